@@ -1,0 +1,19 @@
+//! The broker: the only room that knows lapin.
+//!
+//! A [`Session`] is everything that one connection attempt brought: the
+//! connection that consumes, the connection that replies, and the queue. When
+//! any of it is lost the session is over and another one is opened; a delivery
+//! of the old one is never settled on the new one, because it can only be
+//! settled through its own session.
+
+mod connect;
+mod convert;
+mod replies;
+mod session;
+mod topology;
+
+pub use connect::{Connector, OpenError};
+pub use session::{Closed, Incoming, Session};
+
+mod caller;
+pub use caller::{Caller, CallerError, Outgoing};

@@ -1,0 +1,259 @@
+//! A session: one queue consumed over one connection, until it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer, Event};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::connect::{Connector, OpenError, explain};
+use super::replies::Replies;
+use super::{convert, topology};
+use crate::config::{BrokerUrl, QueueConfig};
+use crate::dispatch::{Broker, PublishError};
+use crate::message::{Delivery, Reply, Revoked, Settlement};
+use crate::telemetry::Telemetry;
+
+/// How long an orderly close may take, per step. A broker that blocks or
+/// hangs never answers.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A queue that is being consumed, and the way to answer.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    channel: Channel,
+    consumer_tag: ShortString,
+    queue: Arc<str>,
+    replies: Replies,
+    revoked: Revoked,
+    over: CancellationToken,
+    failed: watch::Receiver<Option<String>>,
+    broker: String,
+    timeout: Duration,
+}
+
+/// The deliveries of a session, in the broker's order.
+#[derive(Debug)]
+pub struct Incoming {
+    consumer: Consumer,
+    queue: Arc<str>,
+    revoked: Revoked,
+}
+
+/// Why no more deliveries come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// The consumer was cancelled: by us, or because its queue is gone.
+    Cancelled,
+    /// The channel or the connection failed.
+    Failed(String),
+}
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("the consumer was cancelled"),
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Session {
+    /// Connects twice and makes sure of the queue. Every step has the
+    /// connector's time limit. `first` is whether differences between the
+    /// queue and the configuration are worth a word.
+    ///
+    /// # Errors
+    ///
+    /// Whether another try is worth it.
+    pub async fn open(
+        connector: &Arc<Connector>,
+        url: &BrokerUrl,
+        queue: &QueueConfig,
+        prefetch: u16,
+        first: bool,
+        telemetry: &Telemetry,
+    ) -> Result<Self, OpenError> {
+        let connection = connector.connect(url, "requests").await?;
+        let failed = follow_failures(&connection);
+        let opening = async {
+            topology::ensure_queue(&connection, queue, first).await?;
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            lapin::Result::Ok(channel)
+        };
+        let timeout = connector.timeout();
+        let channel = match tokio::time::timeout(timeout, opening).await {
+            Ok(opened) => opened.map_err(|error| explain(&error, url))?,
+            Err(_) => return Err(no_answer(url, timeout)),
+        };
+        let over = CancellationToken::new();
+        let replies =
+            Replies::open(connector.clone(), url.clone(), over.clone(), telemetry.clone()).await?;
+        let consumer_tag = format!("rpchost-{:016x}", rand::random::<u64>());
+        Ok(Self {
+            connection,
+            channel,
+            consumer_tag: convert::short(&consumer_tag).unwrap_or_default(),
+            queue: Arc::from(queue.name.as_str()),
+            replies,
+            revoked: Revoked::default(),
+            over,
+            failed,
+            broker: url.to_string(),
+            timeout,
+        })
+    }
+
+    /// Begins to consume.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not let us, or does not answer.
+    pub async fn consume(&self) -> Result<Incoming, Closed> {
+        let consuming = self.channel.basic_consume(
+            convert::short(&self.queue).unwrap_or_default(),
+            self.consumer_tag.clone(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        match tokio::time::timeout(self.timeout, consuming).await {
+            Ok(Ok(consumer)) => {
+                Ok(Incoming { consumer, queue: self.queue.clone(), revoked: self.revoked.clone() })
+            }
+            Ok(Err(error)) => Err(Closed::Failed(error.to_string())),
+            Err(_) => Err(Closed::Failed(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// Resolves when the connection for requests has failed, with the reason.
+    pub async fn lost(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the connection is closed".to_owned(),
+        }
+    }
+
+    /// Resolves when the session was given up.
+    pub async fn abandoned(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// The broker, without its password.
+    pub fn broker(&self) -> &str {
+        &self.broker
+    }
+
+    /// Asks for no more deliveries. Those on their way still come, then
+    /// [`Closed::Cancelled`].
+    pub async fn cancel(&self) {
+        let cancelling =
+            self.channel.basic_cancel(self.consumer_tag.clone(), BasicCancelOptions::default());
+        match tokio::time::timeout(CLOSE_PATIENCE, cancelling).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("the consumer was not cancelled in order: {error}"),
+            Err(_) => debug!("the broker did not answer the cancellation"),
+        }
+    }
+
+    /// Tells guests that their answers are no longer wanted.
+    pub fn revoke(&self) {
+        self.revoked.set();
+    }
+
+    /// Gives up: whatever is unsettled is delivered again, by the broker.
+    pub fn abandon(&self) {
+        self.revoked.set();
+        self.over.cancel();
+    }
+
+    /// Closes in order, so that every settlement has reached the broker.
+    pub async fn close(self) {
+        let closing = async {
+            self.channel.close(200, "done".into()).await?;
+            self.connection.close(200, "done".into()).await
+        };
+        match tokio::time::timeout(CLOSE_PATIENCE, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("the session was not closed in order: {error}"),
+            Err(_) => debug!("the broker did not answer the closing"),
+        }
+        self.replies.close(CLOSE_PATIENCE).await;
+        self.abandon();
+    }
+}
+
+/// Notes the first failure of a connection. The library's events have one
+/// reader each, so there is one such task per connection.
+fn follow_failures(connection: &Connection) -> watch::Receiver<Option<String>> {
+    let mut events = connection.events_listener();
+    let (tell, failed) = watch::channel(None);
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let Event::Error(error) = event
+                // A channel's own business; whoever uses it is told.
+                && !error.is_amqp_soft_error()
+            {
+                tell.send_replace(Some(error.to_string()));
+                return;
+            }
+        }
+    });
+    failed
+}
+
+fn no_answer(url: &BrokerUrl, timeout: Duration) -> OpenError {
+    OpenError::Unreachable(format!("`{url}`: no answer within {timeout:?}"))
+}
+
+impl Incoming {
+    /// The next delivery.
+    ///
+    /// # Errors
+    ///
+    /// When there are no more, and why.
+    pub async fn next(&mut self) -> Result<Delivery, Closed> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => {
+                Ok(convert::delivery(delivery, self.queue.clone(), self.revoked.clone()))
+            }
+            Some(Err(error)) => Err(Closed::Failed(error.to_string())),
+            None => Err(Closed::Cancelled),
+        }
+    }
+}
+
+impl Broker for Session {
+    async fn publish(&self, reply: Reply) -> Result<(), PublishError> {
+        self.replies.publish(&reply).await
+    }
+
+    async fn settle(&self, tag: u64, settlement: Settlement) {
+        // On the channel that delivered it: tags mean nothing elsewhere.
+        let settled = match settlement {
+            Settlement::Ack => self.channel.basic_ack(tag, BasicAckOptions::default()).await,
+            Settlement::Requeue => {
+                let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+                self.channel.basic_nack(tag, options).await
+            }
+        };
+        if let Err(error) = settled {
+            // The channel is gone, and with it the delivery: it comes again.
+            debug!(tag, "a delivery was not settled: {error}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `rpchost call`: a client for people.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+
+use super::{USAGE, environment, output};
+use crate::amqp::{Caller, CallerError, Connector, Outgoing};
+use crate::client::{self, Answer, CallDialect, Encoded, Params};
+use crate::config::{Profile, ServeArgs, resolve};
+use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
+use crate::message::{Delivery, Properties, Reply, Revoked, Settlement};
+use crate::plugins::{Engine, Plugins};
+use crate::telemetry::Telemetry;
+use crate::wire::Dialect;
+
+/// The handler answered with an error.
+const ERROR: u8 = 1;
+/// No answer in time.
+const LATE: u8 = 3;
+/// Nobody to answer.
+const NOBODY: u8 = 4;
+
+/// Arguments of `call`.
+#[derive(Debug, Args)]
+pub(super) struct CallArgs {
+    /// The method, such as `fib` or `math.fib`
+    method: String,
+
+    /// Arguments: JSON, else text; `name=value` is a named one; a single one is the body
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+
+    /// All arguments as one JSON value
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["args", "body"])]
+    params: Option<String>,
+
+    /// The body as it is: a text, `@FILE`, or `-` for standard input
+    #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "args", allow_hyphen_values = true)]
+    body: Option<String>,
+
+    /// Longest wait for the answer
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    timeout: String,
+
+    /// How the request is written
+    #[arg(long, value_enum, default_value_t = DialectName::Plain)]
+    dialect: DialectName,
+
+    /// Queue to send it to [default: rpc_queue]
+    #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
+    queue: Option<String>,
+
+    /// Broker to call through, as for `serve`
+    #[arg(long, env = "RPCHOST_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    amqp_url: Option<String>,
+
+    /// Call this component in-process, without a broker
+    #[arg(long, value_name = "X.wasm", conflicts_with_all = ["queue", "amqp_url"])]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DialectName {
+    Plain,
+    JsonRpc,
+}
+
+/// Why a call has no answer.
+enum Failed {
+    Usage(String),
+    Late(String),
+    Nobody(String),
+}
+
+pub(super) fn run(args: &CallArgs) -> ExitCode {
+    match call(args) {
+        Ok(Answer::Result(body)) => {
+            output::bytes(&body);
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::Error(error)) => {
+            output::error_line(&error.to_string());
+            ExitCode::from(ERROR)
+        }
+        Err(Failed::Usage(text)) => {
+            output::error(text);
+            ExitCode::from(USAGE)
+        }
+        Err(Failed::Late(text)) => {
+            output::error(text);
+            ExitCode::from(LATE)
+        }
+        Err(Failed::Nobody(text)) => {
+            output::error(text);
+            ExitCode::from(NOBODY)
+        }
+    }
+}
+
+fn call(args: &CallArgs) -> Result<Answer, Failed> {
+    let timeout = humantime::parse_duration(&args.timeout)
+        .ok()
+        .filter(|timeout| !timeout.is_zero())
+        .ok_or_else(|| {
+            Failed::Usage(format!(
+                "`--timeout {}`: write a duration such as `500ms`, `10s` or `2m`",
+                args.timeout
+            ))
+        })?;
+    let params = params(args)?;
+    let dialect = match args.dialect {
+        DialectName::Plain => CallDialect::Plain,
+        DialectName::JsonRpc => CallDialect::JsonRpc,
+    };
+    let runtime = super::runtime().map_err(|error| Failed::Nobody(format!("{error:#}")))?;
+    let answered = match &args.file {
+        Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
+        None => {
+            let request = client::encode(dialect, &args.method, params);
+            runtime.block_on(call_broker(args, dialect, request, timeout))
+        }
+    };
+    runtime.shutdown_background();
+    answered
+}
+
+fn params(args: &CallArgs) -> Result<Params, Failed> {
+    let usage = |text: String| Failed::Usage(text);
+    if let Some(params) = &args.params {
+        return serde_json::from_str(params)
+            .map(Params::Json)
+            .map_err(|error| usage(format!("`--params` is not JSON: {error}")));
+    }
+    match args.body.as_deref() {
+        None => client::params_of(&args.args).map_err(usage),
+        Some("-") => {
+            let mut body = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .map_err(|error| usage(format!("standard input cannot be read: {error}")))?;
+            Ok(Params::Body(body))
+        }
+        Some(body) => match body.strip_prefix('@') {
+            Some(path) => std::fs::read(path)
+                .map(Params::Body)
+                .map_err(|error| usage(format!("`{path}` cannot be read: {error}"))),
+            None => Ok(Params::Body(body.as_bytes().to_vec())),
+        },
+    }
+}
+
+async fn call_broker(
+    args: &CallArgs,
+    dialect: CallDialect,
+    request: Encoded,
+    timeout: Duration,
+) -> Result<Answer, Failed> {
+    // The same rules as for `serve` decide which broker and queue are meant.
+    let serve_args = ServeArgs {
+        amqp_url: args.amqp_url.iter().cloned().collect(),
+        queue: args.queue.clone(),
+        ..ServeArgs::default()
+    };
+    let config = resolve(&serve_args, &clap::ArgMatches::default(), Profile::Serve, &environment)
+        .map_err(|problems| Failed::Usage(problems.to_string()))?;
+    let connector = Connector::new(&config.broker, "rpchost".to_owned())
+        .map_err(|error| Failed::Usage(format!("{error:#}")))?;
+    let failed = |error: CallerError| match error {
+        CallerError::Nobody(_) => Failed::Nobody(error.to_string()),
+        CallerError::Late(_) => Failed::Late(error.to_string()),
+    };
+    let connector = Arc::new(connector);
+    let mut caller = match tokio::time::timeout(timeout, Caller::connect(&connector)).await {
+        Ok(connected) => connected.map_err(failed)?,
+        Err(_) => return Err(Failed::Nobody(format!("no broker answered within {timeout:?}"))),
+    };
+    let outgoing = Outgoing {
+        queue: config.queue.name,
+        kind: request.kind,
+        content_type: request.content_type,
+        body: request.body,
+        timeout,
+    };
+    let (properties, body) = caller.call(&outgoing).await.map_err(failed)?;
+    Ok(client::decode(dialect, &properties, body))
+}
+
+/// Serves one request out of a file, with the limits and the code of `serve`.
+async fn call_file(
+    file: &Path,
+    method: &str,
+    dialect: CallDialect,
+    params: Params,
+    timeout: Duration,
+) -> Result<Answer, Failed> {
+    let usage = |error: anyhow::Error| Failed::Usage(format!("{error:#}"));
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // METHOD may leave out the plugin.
+    let full = method == stem
+        || method.strip_prefix(&*stem).is_some_and(|rest| rest.starts_with(['.', ':', '/']));
+    let method = if full { method.to_owned() } else { format!("{stem}.{method}") };
+    let request = client::encode(dialect, &method, params);
+    let config =
+        resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment)
+            .map_err(|problems| Failed::Usage(problems.to_string()))?;
+    let mut limits = config.limits;
+    limits.call_timeout = limits.call_timeout.min(timeout);
+    let engine = Engine::new(1).map_err(usage)?;
+    let plugins = Plugins::new(None);
+    plugins.load_file(&engine, file, &limits).map_err(usage)?;
+    let telemetry = Telemetry::new().map_err(usage)?;
+    let dispatcher = Dispatcher::new(
+        plugins,
+        Dialect::Auto,
+        limits,
+        ReplyPolicy::new(&[]),
+        Stopping::default(),
+        telemetry,
+    );
+    let delivery = Delivery {
+        tag: 1,
+        queue: "rpc_queue".into(),
+        exchange: String::new(),
+        routing_key: "rpc_queue".to_owned(),
+        redelivered: false,
+        received_at: Instant::now(),
+        received_wall: SystemTime::now(),
+        properties: Properties {
+            reply_to: Some("call".to_owned()),
+            kind: request.kind,
+            content_type: request.content_type.map(str::to_owned),
+            ..Properties::default()
+        },
+        body: Bytes::from(request.body),
+        revoked: Revoked::default(),
+    };
+    let replies = Kept::default();
+    dispatcher.answer(&delivery, &replies).await;
+    let reply = replies.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let reply = reply
+        .context("the call was not answered")
+        .map_err(|error| Failed::Nobody(format!("{error:#}")))?;
+    let properties = Properties { kind: reply.kind.map(str::to_owned), ..Properties::default() };
+    Ok(client::decode(dialect, &properties, reply.body))
+}
+
+/// A broker that keeps the reply.
+#[derive(Debug, Default)]
+struct Kept(Mutex<Option<Reply>>);
+
+impl Broker for Kept {
+    async fn publish(&self, reply: Reply) -> Result<(), PublishError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+        Ok(())
+    }
+
+    async fn settle(&self, _tag: u64, _settlement: Settlement) {}
+}

@@ -1,0 +1,99 @@
+//! `rpchost dev`: a private broker and a host on one machine.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use super::{USAGE, environment, output};
+use crate::config::{BrokerUrl, Config, Profile, ServeArgs, resolve};
+use crate::private_broker::PrivateBroker;
+use crate::serve::{Ready, ServeError};
+
+/// Arguments of `dev`.
+#[derive(Debug, Args)]
+pub(super) struct DevArgs {
+    /// Handler projects to rebuild on change; not available in this version
+    #[arg(value_name = "PROJECT")]
+    projects: Vec<String>,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+pub(super) fn run(args: &DevArgs, matches: &ArgMatches) -> ExitCode {
+    if let Some(project) = args.projects.first() {
+        output::error(format_args!(
+            "`{project}`: rebuilding projects is not available in this version; build into the \
+             plugin directory, and `dev` takes the file from there"
+        ));
+        return ExitCode::from(USAGE);
+    }
+    if !args.serve.amqp_url.is_empty() {
+        output::error(
+            "`dev` starts a broker of its own; to use another one, run `rpchost serve --amqp-url …`",
+        );
+        return ExitCode::from(USAGE);
+    }
+    let mut config = match resolve(&args.serve, matches, Profile::Dev, &environment) {
+        Ok(config) => config,
+        Err(problems) => {
+            output::error_line(&problems.to_string());
+            return ExitCode::from(USAGE);
+        }
+    };
+    if args.serve.admin.is_none() {
+        // Several of these may run at once, beside a real host.
+        config.admin = config.admin.map(|address| (address.ip(), 0).into());
+    }
+    if args.serve.log_level.is_none() {
+        // What guests print is what their authors want to see.
+        "info,guest=debug".clone_into(&mut config.log.level);
+    }
+    super::serve::start_logging(&config.log);
+    super::serve::exit_code(super::runtime().map_err(ServeError::Failed).and_then(|runtime| {
+        let served = runtime.block_on(dev(config));
+        runtime.shutdown_background();
+        served
+    }))
+}
+
+async fn dev(mut config: Config) -> Result<(), ServeError> {
+    output::line("starting a private broker …");
+    let started = tokio::select! {
+        started = PrivateBroker::start() => started,
+        interrupted = tokio::signal::ctrl_c() => {
+            return interrupted.map_err(|error| ServeError::Failed(error.into()));
+        }
+    };
+    let broker = started.map_err(ServeError::Failed)?;
+    let url = broker.amqp_url();
+    let parsed = BrokerUrl::parse(&url)
+        .map_err(|error| ServeError::Failed(anyhow::anyhow!("the broker's URL: {error}")))?;
+    config.broker.urls = vec![parsed];
+    let plugins = config.plugins.display().to_string();
+    let served = super::serve::serve(config, |ready| welcome(ready, &url, &plugins)).await;
+    let removed = broker.remove().await.map_err(ServeError::Failed);
+    served.and(removed)
+}
+
+fn welcome(ready: &Ready, url: &str, directory: &str) {
+    let names: Vec<&str> = ready.plugins.iter().map(|name| &**name).collect();
+    let plugins = if names.is_empty() {
+        format!("{directory} (empty: put a .wasm file there)")
+    } else {
+        format!("{directory} ({})", names.join(", "))
+    };
+    output::line("");
+    output::line(&format!("  broker    {url}"));
+    output::line(&format!("  queue     {}", ready.queue));
+    output::line(&format!("  plugins   {plugins}"));
+    if let Some(address) = ready.admin {
+        output::line(&format!("  metrics   http://{address}/metrics"));
+    }
+    output::line("");
+    let method = names.first().copied().unwrap_or("METHOD");
+    output::line(&format!("  call it   rpchost call {method} ARG --amqp-url {url}"));
+    output::line("  stop it   Ctrl-C; the broker and its queues go with it");
+    output::line("");
+    output::line(&ready.to_string());
+}

@@ -1,0 +1,71 @@
+//! The command line: one file per subcommand.
+//!
+//! Maps what a person typed to calls of the library, and what came of it to
+//! output and exit codes. The only room that prints.
+
+mod call;
+mod dev;
+mod inspect;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::config::ServeArgs;
+
+/// Wrong usage or configuration.
+pub(crate) const USAGE: u8 = 2;
+
+/// Answers RPC calls from RabbitMQ with WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(name = "rpchost", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Consume, call, reply: serves the plugin directory
+    Serve(ServeArgs),
+    /// Everything on one machine: a private broker and a host, until Ctrl-C
+    Dev(dev::DevArgs),
+    /// Call a method, through the broker or in-process
+    Call(call::CallArgs),
+    /// Show what a component is, offers and needs
+    Inspect(inspect::InspectArgs),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let command = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli.command,
+        Err(error) => error.exit(),
+    };
+    let Some((_, matches)) = matches.subcommand() else {
+        return ExitCode::from(USAGE);
+    };
+    match command {
+        Command::Serve(args) => serve::run(&args, matches),
+        Command::Dev(args) => dev::run(&args, matches),
+        Command::Call(args) => call::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+    }
+}
+
+/// The environment of this process.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A runtime on all cores.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context as _;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")
+}

@@ -1,0 +1,109 @@
+//! `rpchost serve`: the product.
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{USAGE, environment, output};
+use crate::config::{Config, LogConfig, LogFormat, Profile, ServeArgs, resolve};
+use crate::plugins::RescanHandle;
+use crate::serve::{Host, Ready, ServeError, Signals};
+
+/// Failed while running, or refused by the broker at start.
+const FAILED: u8 = 1;
+
+pub(super) fn run(args: &ServeArgs, matches: &ArgMatches) -> ExitCode {
+    let config = match resolve(args, matches, Profile::Serve, &environment) {
+        Ok(config) => config,
+        Err(problems) => {
+            output::error_line(&problems.to_string());
+            return ExitCode::from(USAGE);
+        }
+    };
+    start_logging(&config.log);
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let serving = async { serve(config, |ready| output::line(&ready.to_string())).await };
+    exit_code(super::runtime().map_err(ServeError::Failed).and_then(|runtime| {
+        let served = runtime.block_on(serving);
+        // A thread that compiles must not keep a stopped host alive.
+        runtime.shutdown_background();
+        served
+    }))
+}
+
+/// Loads, serves and listens to signals until the host is stopped.
+pub(super) async fn serve(config: Config, ready: impl FnMut(&Ready)) -> Result<(), ServeError> {
+    let signals = Signals::default();
+    let stop = signals.stop.clone();
+    listen_for_stop(&signals).map_err(ServeError::Failed)?;
+    let host = tokio::select! {
+        host = Host::prepare(config) => host?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    listen_for_rescan(host.rescan_handle()).map_err(ServeError::Failed)?;
+    host.run(signals, ready).await
+}
+
+/// Says what went wrong, in a sentence, and how the process ends.
+pub(super) fn exit_code(served: Result<(), ServeError>) -> ExitCode {
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ServeError::Configuration(error)) => {
+            output::error(format_args!("{error:#}"));
+            ExitCode::from(USAGE)
+        }
+        Err(ServeError::Failed(error)) => {
+            output::error(format_args!("{error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Logs go to standard error, coloured on a terminal only.
+pub(super) fn start_logging(log: &LogConfig) {
+    use std::io::IsTerminal as _;
+    // The library below reports as errors what is handled here, and said here.
+    let quiet = if log.level.contains("lapin") { "" } else { ",lapin=off" };
+    let filter = EnvFilter::builder().parse_lossy(format!("{}{quiet}", log.level));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match log.format {
+        LogFormat::Text => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// The first SIGTERM or Ctrl-C drains, the second ends at once.
+fn listen_for_stop(signals: &Signals) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let signals = signals.clone();
+    tokio::spawn(async move {
+        for token in [signals.stop, signals.quit] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn listen_for_rescan(rescan: RescanHandle) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("looking at the plugin directory, as asked");
+            rescan.rescan();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Flags, environment, file and defaults, made into one [`Config`] that is whole and possible, or
+//! into a list of everything that is wrong.
+//!
+//! This file owns what a configuration *is*: plain data with units, and the defaults with their
+//! reasons. How values are typed stands in `args`, where each comes from in `layers`, what it may
+//! be in `bounds` and `values`, and all keys together in `resolve`. Nothing here knows what is done
+//! with a value. Relative paths are those of the working directory, wherever they were written.
+
+mod args;
+mod bounds;
+mod broker_url;
+mod file;
+mod layers;
+mod plugin;
+mod problem;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod units;
+mod values;
+mod written;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use args::ServeArgs;
+pub use broker_url::BrokerUrl;
+pub use plugin::{OnRedelivery, PluginConfig, PluginKind};
+pub use problem::{Origin, Problem, Problems};
+pub use resolve::resolve;
+
+/// A way to look a variable up; for the process's own, `&|name| std::env::var(name).ok()`.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// File read from the working directory when `--config` names none, if it is there.
+pub const DEFAULT_CONFIG: &str = "rpchost.toml";
+/// A TCP connection and AMQP's handshake take milliseconds; a frozen broker accepts and never
+/// answers, and another address should get its turn while callers still wait.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// 0, for ever: a broker that restarts must find its host again without a person.
+pub const DEFAULT_CONNECT_ATTEMPTS: u32 = 0;
+/// A frozen broker is noticed after twice this, within the default call timeout. RabbitMQ advises 5
+/// s to 20 s.
+pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+/// The queue's name in RabbitMQ's own RPC tutorial, so that its clients find us.
+pub const DEFAULT_QUEUE: &str = "rpc_queue";
+/// The drop folder beside where the host is started.
+pub const DEFAULT_PLUGINS: &str = "plugins";
+/// Calls per core: handlers wait now and then, and more than this only makes each of them slower.
+pub const DEFAULT_IN_FLIGHT_PER_CORE: u32 = 32;
+/// Callers of RPC usually give up after 10 s to 30 s; far below RabbitMQ's 30 min.
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// 64 MiB, in bytes: a language runtime, the largest body and its decoded form.
+pub const DEFAULT_MEMORY_LIMIT: u64 = 64 << 20;
+/// 16 MiB, in bytes: what RabbitMQ 4 takes by default (`max_message_size`).
+pub const DEFAULT_MAX_BODY: u64 = 16 << 20;
+/// Tracing and client libraries set a dozen; ten times that is somebody's mistake.
+pub const DEFAULT_MAX_HEADERS: usize = 128;
+/// Below the 30 s that Kubernetes waits between SIGTERM and SIGKILL, with time left to give back
+/// and close.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// Loopback, since it asks no one for a password.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7070));
+/// What is worth a line per event, and no line per message.
+pub const DEFAULT_LOG_LEVEL: &str = "info";
+
+/// On whose behalf a configuration is made; decides the defaults that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// `serve`: a queue it creates is `quorum`, so that requests survive a node.
+    Serve,
+    /// `dev`: a queue it creates is `classic`; there is one node, and it is thrown away.
+    Dev,
+}
+
+/// Everything a host was told, or left to the defaults. An `Option` is there only where "none" is a
+/// choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the requests come from.
+    pub broker: BrokerConfig,
+    /// The queue they wait in.
+    pub queue: QueueConfig,
+    /// Directory of the plugins. Not known to exist.
+    pub plugins: PathBuf,
+    /// Method of messages that name none, if one was chosen; not known to exist.
+    pub default_method: Option<String>,
+    /// The form of the requests.
+    pub dialect: DialectChoice,
+    /// What calls and messages may use.
+    pub limits: Limits,
+    /// Patterns of reply addresses to answer, at most 255 bytes each; with none, any but the queues
+    /// consumed here.
+    pub reply_to_allow: Vec<String>,
+    /// How long running calls are waited for when asked to stop; 0 gives them back at once.
+    pub drain_timeout: Duration,
+    /// Directory of the compile cache and the crash journal. Not known to exist.
+    pub state_dir: PathBuf,
+    /// Where to serve health and metrics; none is `off`. Port 0 asks the system for a free one.
+    pub admin: Option<SocketAddr>,
+    /// What is written to stderr.
+    pub log: LogConfig,
+    /// Sentences to say once at start: possible, but likely not what was meant.
+    pub warnings: Vec<String>,
+}
+
+/// The broker and the connection to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// Addresses of one cluster, in the order given; at least one.
+    pub urls: Vec<BrokerUrl>,
+    /// The order in which they are tried.
+    pub strategy: Strategy,
+    /// Longest wait for one attempt: TCP, TLS and AMQP's handshake together.
+    pub connect_timeout: Duration,
+    /// Attempts before giving up; 0 is for ever.
+    pub connect_attempts: u32,
+    /// AMQP heartbeat, whole seconds, never 0.
+    pub heartbeat: Duration,
+    /// Files for `amqps` URLs.
+    pub tls: TlsConfig,
+}
+
+/// Files in PEM, all readable when the configuration was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Certificates to trust; none means those of the system.
+    pub ca: Option<PathBuf>,
+    /// Client certificate; there if and only if `key` is.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
+
+/// The order in which several broker URLs are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// One after the other, going on after the last that worked.
+    #[default]
+    RoundRobin,
+    /// Any, each time anew; spreads many hosts over a cluster.
+    Random,
+}
+
+/// The queue that requests are consumed from. All but the name matters only if it has to be
+/// created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// 1 to 247 bytes, so that `<queue>.suspect` is a name too.
+    pub name: String,
+    /// What to create.
+    pub kind: QueueKind,
+    /// Further arguments, each key once; an `x-queue-type` among them says the same as `kind`.
+    pub args: Vec<(String, ArgValue)>,
+}
+
+/// What kind of queue to create.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Durable and replicated.
+    Quorum,
+    /// Durable, on one node.
+    Classic,
+    /// Classic and not durable: gone when the broker restarts.
+    Transient,
+}
+
+impl QueueKind {
+    /// The value of the argument `x-queue-type`.
+    #[must_use]
+    pub fn amqp_name(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic | Self::Transient => "classic",
+        }
+    }
+}
+
+/// As it is typed.
+impl fmt::Display for QueueKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Transient { "transient" } else { self.amqp_name() })
+    }
+}
+
+/// Value of a queue argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArgValue {
+    /// Anything that reads as a whole number of 64 bits.
+    Int(i64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// Anything else.
+    Text(String),
+}
+
+/// As it is typed.
+impl fmt::Display for ArgValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(value) => value.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}
+
+/// How requests are read; the forms themselves are known to `wire`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DialectChoice {
+    /// Each message by its looks.
+    #[default]
+    Auto,
+    /// All as `plain`.
+    Plain,
+    /// All as `json-rpc`.
+    JsonRpc,
+}
+
+/// What calls and messages may use. All numbers are above 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls running at once.
+    pub max_in_flight: usize,
+    /// Messages asked of the broker ahead of their acks: twice `max_in_flight`, so that a free slot
+    /// finds work.
+    pub prefetch: u16,
+    /// Longest run of a call whose plugin and message say nothing; below 30 min.
+    pub call_timeout: Duration,
+    /// Most memory of a running call whose plugin says nothing, in bytes.
+    pub memory: u64,
+    /// Largest body of a request and of a reply, in bytes.
+    pub max_body: u64,
+    /// Most headers of a request and of a reply.
+    pub max_headers: usize,
+}
+
+/// What is written to stderr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level in lower case, or directives that `tracing_subscriber::EnvFilter` reads.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}

@@ -1,0 +1,247 @@
+//! The life of one request, from delivery to settlement.
+//!
+//! [`Dispatcher::answer`] can be read from top to bottom; the rest of the room
+//! is its details. Knows no AMQP library and no WebAssembly: the broker is a
+//! two-method trait, a plugin is something that can be called.
+
+mod admit;
+mod deadline;
+mod reply_address;
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Limits;
+use crate::message::{Answered, CallError, Delivery, ErrorKind, Reply, Request, Settlement};
+use crate::plugins::{Invocation, Plugins};
+use crate::telemetry::Telemetry;
+use crate::wire::{self, Dialect};
+use admit::{Refused, Slots};
+use deadline::RequestDeadline;
+pub use reply_address::{AddressRefused, ReplyAddress, ReplyPolicy};
+
+/// Calls of one batch that run at once. Together with the bound on a batch it
+/// keeps one message from taking every slot.
+const BATCH_CONCURRENCY: usize = 8;
+
+/// What a dispatcher needs of the session that brought a delivery.
+pub trait Broker: Sync {
+    /// Sends a reply and waits until the broker has taken it over.
+    fn publish(&self, reply: Reply) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// Settles a delivery of this session. A delivery of a lost session is
+    /// settled by the loss itself.
+    fn settle(&self, tag: u64, settlement: Settlement) -> impl Future<Output = ()> + Send;
+}
+
+/// Why a reply did not reach a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishError {
+    /// There is no such queue: the caller is gone.
+    Unroutable,
+    /// The broker will not take it, however often it is offered.
+    Undeliverable,
+    /// The session that brought the request is lost; it is delivered again.
+    SessionLost,
+}
+
+/// How a host stops: first nothing new is started, later nothing is waited for.
+#[derive(Debug, Clone, Default)]
+pub struct Stopping {
+    /// Calls that have not started are given back.
+    pub draining: CancellationToken,
+    /// Calls that still run are given back.
+    pub given_up: CancellationToken,
+}
+
+/// Answers deliveries. One for all sessions; cheap to share.
+#[derive(Debug)]
+pub struct Dispatcher {
+    plugins: Plugins,
+    dialect: Dialect,
+    limits: Limits,
+    addresses: ReplyPolicy,
+    slots: Arc<Slots>,
+    stopping: Stopping,
+    telemetry: Telemetry,
+}
+
+/// What came of a delivery's calls.
+enum Work {
+    Answer(Reply),
+    Nothing,
+    GivenBack,
+}
+
+impl Dispatcher {
+    /// A dispatcher for one queue's dialect and limits.
+    pub fn new(
+        plugins: Plugins,
+        dialect: Dialect,
+        limits: Limits,
+        addresses: ReplyPolicy,
+        stopping: Stopping,
+        telemetry: Telemetry,
+    ) -> Self {
+        let slots = Arc::new(Slots::new(limits.max_in_flight));
+        Self { plugins, dialect, limits, addresses, slots, stopping, telemetry }
+    }
+
+    /// Serves one delivery. Cannot fail: every path settles it exactly once.
+    pub async fn answer(&self, delivery: &Delivery, broker: &impl Broker) -> Settlement {
+        let settlement = match self.addresses.check(&delivery.properties, &delivery.queue) {
+            // An answer there would harm others, so the work is not done either.
+            Err(refused) => {
+                self.telemetry.reply_address_refused(refused);
+                Settlement::Ack
+            }
+            Ok(address) => match self.work(delivery, address).await {
+                Work::GivenBack => Settlement::Requeue,
+                Work::Nothing => Settlement::Ack,
+                Work::Answer(reply) => self.reply(reply, broker).await,
+            },
+        };
+        broker.settle(delivery.tag, settlement).await;
+        self.telemetry.settled(settlement, delivery.received_at.elapsed());
+        settlement
+    }
+
+    /// Decodes, routes, admits, calls and encodes. A panic of ours on the way
+    /// is contained here and answered as `internal`.
+    async fn work(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
+        let decoded = match self.acceptable(delivery) {
+            Ok(()) => wire::decode(delivery, self.dialect),
+            Err(error) => wire::refuse(delivery, self.dialect, error),
+        };
+        let max_body = usize::try_from(self.limits.max_body).unwrap_or(usize::MAX);
+        let (calls, mut encoder) = decoded.into_parts(max_body);
+        let deadline = RequestDeadline::of(delivery);
+        let run = stream::iter(calls)
+            .map(|call| async {
+                let (request, to) = call.into_request();
+                let contained = AssertUnwindSafe(self.call(delivery, request, &deadline));
+                let answered = contained.catch_unwind().await.unwrap_or_else(|_| {
+                    self.telemetry.panicked();
+                    Some(Answered::unrouted(CallError::new(
+                        ErrorKind::Internal,
+                        "the host failed while it handled this request",
+                    )))
+                });
+                (to, answered)
+            })
+            .buffered(BATCH_CONCURRENCY);
+        let mut run = std::pin::pin!(run);
+        loop {
+            let next = tokio::select! {
+                next = run.next() => next,
+                () = self.stopping.given_up.cancelled() => return Work::GivenBack,
+            };
+            match next {
+                Some((to, Some(answered))) => encoder.push(&to, answered),
+                Some((_, None)) => return Work::GivenBack,
+                None => break,
+            }
+        }
+        let (routing_key, direct) = match address {
+            ReplyAddress::Nobody => return Work::Nothing,
+            ReplyAddress::Queue(name) => (name, false),
+            ReplyAddress::Direct(name) => (name, true),
+        };
+        encoder.finish(delivery, routing_key, direct).map_or(Work::Nothing, Work::Answer)
+    }
+
+    /// Bounds on the message itself.
+    fn acceptable(&self, delivery: &Delivery) -> Result<(), CallError> {
+        let refuse = |text| Err(CallError::new(ErrorKind::BadRequest, text));
+        let (bytes, max_body) = (delivery.body.len() as u64, self.limits.max_body);
+        if bytes > max_body {
+            return refuse(format!("the body has {bytes} bytes, the limit is {max_body}"));
+        }
+        let (headers, max_headers) = (delivery.properties.headers.len(), self.limits.max_headers);
+        if headers > max_headers {
+            return refuse(format!(
+                "the message has {headers} headers, the limit is {max_headers}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// One call; `None` when it is given back because the host stops.
+    async fn call(
+        &self,
+        delivery: &Delivery,
+        request: Result<Request, CallError>,
+        deadline: &Result<RequestDeadline, CallError>,
+    ) -> Option<Answered> {
+        let unrouted = |error| {
+            let answered = Answered::unrouted(error);
+            self.telemetry.answered(&answered, None);
+            Some(answered)
+        };
+        let (request, deadline) = match (request, deadline) {
+            (Ok(request), Ok(deadline)) => (request, deadline),
+            (Err(error), _) => return unrouted(error),
+            (_, Err(error)) => return unrouted(error.clone()),
+        };
+        let (plugin, method) = match self.plugins.find(request.method.as_deref()) {
+            Ok(found) => found,
+            Err(error) => return unrouted(error),
+        };
+        let refuse = |kind, text| {
+            let error = CallError::new(kind, text);
+            let answered = Answered { outcome: Err(error), plugin: Some(plugin.id().clone()) };
+            self.telemetry.answered(&answered, None);
+            Some(answered)
+        };
+        if delivery.redelivered && plugin.refuses_redelivery() {
+            return refuse(
+                ErrorKind::MaybeExecuted,
+                format!("the request may have run before, and `{method}` does not run twice"),
+            );
+        }
+        let slot = match self.slots.admit(&plugin, deadline.at(), &self.stopping.draining).await {
+            Ok(slot) => slot,
+            Err(Refused::Stopping) => return None,
+            Err(Refused::Late) => {
+                return refuse(
+                    ErrorKind::DeadlineExceeded,
+                    format!("the deadline passed before `{method}` was started"),
+                );
+            }
+            Err(Refused::Full(waiting)) => {
+                return refuse(
+                    ErrorKind::Overloaded,
+                    format!("{waiting} calls of `{}` wait already", plugin.id().name),
+                );
+            }
+        };
+        let started = Instant::now();
+        let own = started + plugin.timeout();
+        let deadline = deadline.at().map_or(own, |asked| asked.min(own));
+        let invocation = Invocation::of(delivery, &method, &request.arguments, deadline);
+        let outcome = plugin.call(invocation).await;
+        drop(slot);
+        let answered = Answered { outcome, plugin: Some(plugin.id().clone()) };
+        self.telemetry.answered(&answered, Some(started.elapsed()));
+        Some(answered)
+    }
+
+    /// Publishes a reply. Whatever becomes of it, the request is not run again
+    /// for it, unless the broker delivers it again.
+    async fn reply(&self, reply: Reply, broker: &impl Broker) -> Settlement {
+        let published = tokio::select! {
+            published = broker.publish(reply) => published,
+            () = self.stopping.given_up.cancelled() => Err(PublishError::SessionLost),
+        };
+        self.telemetry.published(published);
+        match published {
+            Ok(()) | Err(PublishError::Unroutable | PublishError::Undeliverable) => Settlement::Ack,
+            Err(PublishError::SessionLost) => Settlement::Requeue,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! rpchost answers RPC calls from RabbitMQ with WebAssembly components.
+//!
+//! A request's life, in the order of [`dispatch::Dispatcher::answer`]:
+//! delivery → decode → route → admit → call (fresh instance) → outcome →
+//! encode → publish, await confirm → settle. `ARCHITECTURE.md` beside the
+//! sources says which room owns which step, and the rules between them.
+
+pub mod admin;
+pub mod amqp;
+pub mod capabilities;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod dispatch;
+pub mod message;
+pub mod plugins;
+pub mod private_broker;
+pub mod serve;
+pub mod telemetry;
+pub mod wire;

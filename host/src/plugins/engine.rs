@@ -1,0 +1,209 @@
+//! The one engine that compiles and runs every plugin.
+//!
+//! One `wasmtime::Engine` for the whole process: an engine per plugin costs
+//! gigabytes, and indices of one engine mean nothing in another. Owns the
+//! switches, the pool of instances, the epoch ticker and the threads that
+//! compile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tracing::{info, warn};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::store::CallState;
+use crate::capabilities;
+
+/// Time between two epoch ticks: the longest a guest overruns its deadline,
+/// and the longest it keeps a worker thread from others.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Native stack for a guest. wasmtime's default; deeper recursion traps.
+const MAX_WASM_STACK: usize = 512 * 1024;
+
+/// Dirtied bytes of a memory slot that are reset by copying instead of being
+/// given back to the kernel.
+const KEEP_RESIDENT: usize = 1024 * 1024;
+
+/// Core instances, memories and tables of one component. A Rust component has
+/// 3 core instances, one linked by componentize-py about 50.
+pub(super) const MAX_CORE_INSTANCES: u32 = 100;
+/// See [`MAX_CORE_INSTANCES`].
+pub(super) const MAX_MEMORIES: u32 = 20;
+/// See [`MAX_CORE_INSTANCES`].
+pub(super) const MAX_TABLES: u32 = 100;
+/// Elements of one table. componentize-py's largest stays below 20,000.
+pub(super) const MAX_TABLE_ELEMENTS: usize = 200_000;
+
+/// Most threads that compile. They run at the lowest priority, so that calls
+/// do not notice.
+const COMPILE_THREADS: usize = 2;
+
+/// Compiles components and holds what every store needs.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: wasmtime::Engine,
+    linker: Linker<CallState>,
+    compilers: rayon::ThreadPool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Makes the engine and starts its ticker. `calls` is the number of
+    /// instances that can be alive at once.
+    ///
+    /// # Errors
+    ///
+    /// When this machine cannot run WebAssembly at all.
+    pub fn new(calls: usize) -> anyhow::Result<Self> {
+        let engine = match wasmtime::Engine::new(&config(Some(pool(calls)))) {
+            Ok(engine) => engine,
+            Err(error) => {
+                // Happens where virtual memory is limited, as with `ulimit -v`.
+                warn!(
+                    "no room for a pool of instances, every call will pay for its own memory: \
+                     {error:#}"
+                );
+                wasmtime::Engine::new(&config(None))
+                    .map_err(anyhow::Error::from)
+                    .context("failed to start the WebAssembly engine")?
+            }
+        };
+        let mut linker = Linker::new(&engine);
+        capabilities::link(&mut linker)?;
+        let compilers = rayon::ThreadPoolBuilder::new()
+            .num_threads(COMPILE_THREADS.min(cores()))
+            .thread_name(|index| format!("compile-{index}"))
+            .start_handler(|_| be_nice())
+            .build()
+            .context("failed to start the threads that compile")?;
+        start_ticker(&engine)?;
+        Ok(Self { inner: Arc::new(Inner { engine, linker, compilers }) })
+    }
+
+    /// Compiles a component on the compiler threads; blocks the calling one.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no valid component for this engine.
+    pub fn compile(&self, bytes: &[u8]) -> anyhow::Result<Component> {
+        let engine = &self.inner.engine;
+        self.inner.compilers.install(|| Component::new(engine, bytes)).map_err(anyhow::Error::from)
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner.engine
+    }
+
+    pub(super) fn linker(&self) -> &Linker<CallState> {
+        &self.inner.linker
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn config(pool: Option<PoolingAllocationConfig>) -> Config {
+    let mut config = Config::new();
+    // Interruption by epochs costs a tenth of what fuel does.
+    config.epoch_interruption(true);
+    // Component-model concurrency costs every call about nine microseconds
+    // and is where most of the year's advisories were.
+    config.concurrency_support(false);
+    // Proposals that no supported toolchain needs are closed. Their cargo
+    // features stay compiled in: builds without them had faults of their own.
+    config.wasm_gc(false);
+    config.gc_support(false);
+    config.wasm_function_references(false);
+    config.wasm_exceptions(false);
+    config.wasm_memory64(false);
+    config.wasm_threads(false);
+    config.shared_memory(false);
+    config.wasm_stack_switching(false);
+    // Names of functions are enough for a reply; file names stay out of it.
+    config.wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
+    config.max_wasm_stack(MAX_WASM_STACK);
+    if let Some(pool) = pool {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+fn pool(calls: usize) -> PoolingAllocationConfig {
+    let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    // A Rust component takes 3 core instances, 1 memory and 2 tables. Big
+    // ones take more; when they take all, calls are answered `overloaded`.
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(20))
+        .total_memories(calls.saturating_mul(2))
+        .total_tables(calls.saturating_mul(8))
+        .total_stacks(calls)
+        .max_core_instances_per_component(MAX_CORE_INSTANCES)
+        .max_memories_per_component(MAX_MEMORIES)
+        .max_tables_per_component(MAX_TABLES)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_core_instance_size(4 * 1024 * 1024)
+        .max_component_instance_size(4 * 1024 * 1024)
+        .max_unused_warm_slots(calls)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(64 * 1024);
+    // Resetting only the dirtied pages makes a fresh instance three times
+    // cheaper, ten times on several cores. In 48.0 it forgets pages that were
+    // swapped out, which would show one guest another's memory.
+    let scan = swap_is_off();
+    if !scan {
+        info!("swap is on: instances are reset the slower, safe way");
+    }
+    pool.pagemap_scan(if scan { Enabled::Auto } else { Enabled::No });
+    pool
+}
+
+/// Whether no page of this machine can be swapped out. Where that cannot be
+/// told it counts as swap.
+fn swap_is_off() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
+}
+
+/// Lowers the priority of a compiling thread. Best effort: without it calls
+/// are slowed while a plugin compiles, nothing else.
+fn be_nice() {
+    const LOWEST: i32 = 19;
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), LOWEST) {
+        tracing::debug!("failed to lower a compiler's priority: {error}");
+    }
+}
+
+/// Advances the epoch on a thread of its own, without drift, until the engine
+/// is gone. Not on the async runtime: a busy runtime must still be interrupted.
+fn start_ticker(engine: &wasmtime::Engine) -> anyhow::Result<()> {
+    let engine = engine.weak();
+    std::thread::Builder::new()
+        .name("epoch".to_owned())
+        .spawn(move || {
+            let mut next = Instant::now() + TICK;
+            loop {
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                let Some(engine) = engine.upgrade() else { return };
+                while next <= Instant::now() {
+                    engine.increment_epoch();
+                    next += TICK;
+                }
+            }
+        })
+        .context("failed to start the epoch thread")?;
+    Ok(())
+}

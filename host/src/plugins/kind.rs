@@ -1,0 +1,148 @@
+//! What a file is: which kind of plugin, if any.
+
+use anyhow::{anyhow, bail};
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use crate::config::PluginKind;
+
+/// The kinds of plugins, found from a component's exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Exports `rpchost:rpc/handler@0.1.x`.
+    Handler,
+    /// Exports functions of its own interfaces or world.
+    Typed,
+    /// Exports `wasi:cli/run`.
+    Command,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Handler => "handler",
+            Self::Typed => "typed",
+            Self::Command => "command",
+        })
+    }
+}
+
+/// The interface that makes a handler, without its patch version.
+const HANDLER: &str = "rpchost:rpc/handler@0.1.";
+
+impl Kind {
+    /// Refuses what is no component, from the first bytes, in words that help.
+    ///
+    /// # Errors
+    ///
+    /// Says what the file is instead.
+    pub fn of_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+        if wasmtime::Engine::detect_precompiled(bytes).is_some() || bytes.starts_with(b"\x7fELF") {
+            bail!(
+                "it is precompiled native code, which is never loaded from the plugin directory; \
+                 put the `.wasm` file there that it was made of"
+            );
+        }
+        match bytes {
+            [] => bail!("it is empty"),
+            [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => bail!(
+                "it is a core module, and this version serves components; build it for \
+                 `wasm32-wasip2`, or make it one with `wasm-tools component new`"
+            ),
+            [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+            [b'\0', b'a', b's', b'm', ..] => {
+                bail!("it is of an unknown version of WebAssembly, or cut short")
+            }
+            _ => bail!("it is not a WebAssembly file"),
+        }
+    }
+
+    /// The kind of a compiled component, or the one its configuration says.
+    ///
+    /// # Errors
+    ///
+    /// When it exports nothing that can be called, or things of two kinds and
+    /// the configuration does not choose.
+    pub fn of_component(
+        component: &Component,
+        engine: &wasmtime::Engine,
+        wanted: Option<PluginKind>,
+    ) -> anyhow::Result<Self> {
+        let found = kinds(component, engine);
+        let wanted = wanted.map(|kind| match kind {
+            PluginKind::Handler => Self::Handler,
+            PluginKind::Typed => Self::Typed,
+            PluginKind::Command => Self::Command,
+        });
+        match (wanted, found.as_slice()) {
+            (Some(wanted), _) if found.contains(&wanted) => Ok(wanted),
+            (Some(wanted), _) => {
+                bail!(
+                    "its configuration says `kind = \"{wanted}\"`, but it exports nothing of that kind"
+                )
+            }
+            (None, [kind]) => Ok(*kind),
+            (None, []) => bail!(
+                "it exports nothing that can be called; export `rpchost:rpc/handler@0.1.0` \
+                 (it exports {})",
+                list_exports(component, engine)
+            ),
+            (None, [first, second, ..]) => bail!(
+                "it is both a {first} and a {second}; say which with `kind` in its configuration"
+            ),
+        }
+    }
+}
+
+fn kinds(component: &Component, engine: &wasmtime::Engine) -> Vec<Kind> {
+    let mut found = Vec::new();
+    let ty = component.component_type();
+    for (name, item) in ty.exports(engine) {
+        let kind = if name.starts_with(HANDLER) {
+            Kind::Handler
+        } else if name.starts_with("wasi:cli/run@0.2.") {
+            Kind::Command
+        } else if is_toolchains_own(name) {
+            continue;
+        } else {
+            match item.ty {
+                ComponentItem::ComponentFunc(_) => Kind::Typed,
+                ComponentItem::ComponentInstance(instance)
+                    if instance
+                        .exports(engine)
+                        .any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_))) =>
+                {
+                    Kind::Typed
+                }
+                _ => continue,
+            }
+        };
+        if !found.contains(&kind) {
+            found.push(kind);
+        }
+    }
+    found
+}
+
+/// Exports that toolchains add for themselves, and interfaces that are ours
+/// or WASI's, are not methods.
+fn is_toolchains_own(name: &str) -> bool {
+    name.starts_with("wasi:") || name.starts_with("rpchost:") || name == "exports" || name == "init"
+}
+
+fn list_exports(component: &Component, engine: &wasmtime::Engine) -> String {
+    let ty = component.component_type();
+    let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).take(8).collect();
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// Says which import is missing, and what to do about the usual ones.
+pub(super) fn explain_import(error: &wasmtime::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let hint = if text.contains("wasi:http") {
+        "; HTTP is not offered to guests: build it without (componentize-js: `-d http`)"
+    } else {
+        ""
+    };
+    anyhow!("it needs something that this host does not offer: {text}{hint}")
+}

@@ -1,0 +1,146 @@
+//! Files on disk become callable plugins.
+//!
+//! The whole face of the room: a routing table that readers see as one
+//! immutable snapshot ([`Plugins::find`]), and a [`Reloader`] that replaces it.
+//! Knows nothing of queues and messages on their way.
+
+mod engine;
+mod headers;
+mod inspect;
+mod kind;
+mod plugin;
+mod reload;
+mod scan;
+mod store;
+mod table;
+mod trap;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::sync::watch as watch_channel;
+
+pub use engine::Engine;
+pub use inspect::{Import, Inspection, Method, Offer, inspect};
+pub use kind::Kind;
+pub use plugin::{Invocation, Plugin};
+pub use reload::{Reloader, RescanHandle};
+use table::Table;
+
+use crate::config::{Limits, PluginConfig};
+use crate::message::{CallError, ErrorKind, PluginId};
+
+/// How long after a plugin's change an unknown method may be worth another
+/// try: the time a deleted plugin goes on serving.
+const CHANGE_SETTLES: Duration = Duration::from_secs(2);
+
+/// Longest part of an unknown method's name that is repeated in an error.
+const MAX_NAME_SHOWN: usize = 128;
+
+/// The plugins that are being served. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Plugins {
+    table: Arc<ArcSwap<Table>>,
+    methods: Arc<watch_channel::Sender<usize>>,
+}
+
+impl Plugins {
+    /// An empty set, where messages that name no method go to `default`.
+    pub fn new(default: Option<String>) -> Self {
+        Self {
+            table: Arc::new(ArcSwap::from_pointee(Table::new(default))),
+            methods: Arc::new(watch_channel::Sender::new(0)),
+        }
+    }
+
+    /// The plugin that serves a method, and the method's canonical name. The
+    /// plugin's version stays as it is for as long as the `Arc` is held.
+    ///
+    /// # Errors
+    ///
+    /// `method-not-found`, retryable just after a change of that plugin.
+    pub fn find(&self, method: Option<&str>) -> Result<(Arc<Plugin>, String), CallError> {
+        let table = self.table.load();
+        table.find(method).ok_or_else(|| {
+            let message = match method {
+                Some(name) => {
+                    let mut name = name.to_owned();
+                    crate::message::truncate(&mut name, MAX_NAME_SHOWN);
+                    format!("there is no method `{name}`")
+                }
+                None => table.why_no_default(),
+            };
+            let retryable = table.changed_since(method, Instant::now(), CHANGE_SETTLES);
+            CallError::new(ErrorKind::MethodNotFound { retryable }, message)
+        })
+    }
+
+    /// Names of the plugins that are served now, sorted.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.table.load().plugins().map(|plugin| plugin.id().name.clone()).collect()
+    }
+
+    /// The plugins that are served now, sorted by name.
+    pub fn all(&self) -> Vec<Arc<Plugin>> {
+        self.table.load().plugins().cloned().collect()
+    }
+
+    /// Serves one file, outside of any plugin directory. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Says why the file cannot serve.
+    pub fn load_file(&self, engine: &Engine, path: &Path, limits: &Limits) -> anyhow::Result<()> {
+        let file = || format!("`{}`", path.display());
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".wasm"))
+            .filter(|stem| scan::is_name(stem))
+            .with_context(|| {
+                format!("{} is not named as a plugin is, such as `fib.wasm`", file())
+            })?;
+        let contents = scan::read(directory, name)
+            .with_context(file)?
+            .with_context(|| format!("{} is being written", file()))?;
+        let plugin = contents.load(engine, name, limits).with_context(file)?;
+        self.replace(|table| table.insert(Arc::new(plugin), Instant::now()));
+        Ok(())
+    }
+
+    /// Number of methods, as it changes.
+    pub fn methods(&self) -> watch_channel::Receiver<usize> {
+        self.methods.subscribe()
+    }
+
+    /// Replaces the table as a whole. One writer only: the reloader.
+    fn replace(&self, change: impl FnOnce(&mut Table)) {
+        let mut table = Table::clone(&self.table.load());
+        change(&mut table);
+        let methods = table.methods();
+        self.table.store(Arc::new(table));
+        self.methods.send_replace(methods);
+    }
+}
+
+impl scan::Contents {
+    fn id(&self, name: &str) -> PluginId {
+        PluginId { name: Arc::from(name), digest: Arc::from(self.digest.as_str()) }
+    }
+
+    /// Makes a plugin of what was read.
+    fn load(&self, engine: &Engine, name: &str, limits: &Limits) -> anyhow::Result<Plugin> {
+        let config = match &self.config {
+            Some(text) => PluginConfig::parse(text, &format!("{name}.toml"))?,
+            None => PluginConfig::default(),
+        };
+        Plugin::load(engine, self.id(name), &self.wasm, &config, limits)
+    }
+}

@@ -1,0 +1,134 @@
+//! One call's store: what the guest reaches, and the limits it runs under.
+
+use std::time::Instant;
+
+use tracing::debug;
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::{WasiCtxView, WasiView};
+
+use super::engine::{Engine, MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::capabilities::{CallFacts, Guest, GuestState};
+
+/// Most handles to resources a guest may hold; as for its table of resources.
+const MAX_HANDLES: usize = 1_000;
+
+/// Bytes a guest may move to the host in one crossing beyond the largest
+/// body: its headers, content type or error text.
+const HOSTCALL_SLACK: usize = 1024 * 1024;
+
+/// Data of one call's store.
+pub(super) struct CallState {
+    pub(super) guest: GuestState,
+    pub(super) limiter: Limiter,
+    deadline: Instant,
+}
+
+impl Guest for CallState {
+    fn guest(&mut self) -> &mut GuestState {
+        &mut self.guest
+    }
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.guest.ctx()
+    }
+}
+
+/// A fresh store that is interrupted at the call's deadline.
+pub(super) fn new(
+    engine: &Engine,
+    facts: CallFacts,
+    memory: u64,
+    max_body: usize,
+) -> Store<CallState> {
+    let deadline = facts.deadline;
+    let state =
+        CallState { guest: GuestState::new(facts), limiter: Limiter::new(memory), deadline };
+    let mut store = Store::new(engine.wasmtime(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(max_body.saturating_add(HOSTCALL_SLACK));
+    store.set_max_component_handles(MAX_HANDLES);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|context| {
+        if Instant::now() >= context.data().deadline {
+            Ok(UpdateDeadline::Interrupt)
+        } else {
+            Ok(UpdateDeadline::Yield(1))
+        }
+    });
+    store
+}
+
+/// Limits on everything a store can grow, summed over all its instances.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory: u64,
+    used: u64,
+    elements: usize,
+    /// What was refused first, for the error text.
+    pub(super) denied: Option<String>,
+}
+
+impl Limiter {
+    fn new(memory: u64) -> Self {
+        Self { memory, used: 0, elements: 0, denied: None }
+    }
+
+    fn deny(&mut self, what: String) -> bool {
+        debug!("{what}");
+        self.denied.get_or_insert(what);
+        false
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        let total = self.used.saturating_add(more);
+        if total > self.memory {
+            let limit = bytesize::ByteSize(self.memory);
+            return Ok(self.deny(format!("memory beyond the limit of {limit} was refused")));
+        }
+        // Beyond the guest's own declared maximum growth fails by itself.
+        if maximum.is_none_or(|maximum| desired <= maximum) {
+            self.used = total;
+        }
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.elements.saturating_add(desired.saturating_sub(current));
+        if total > MAX_TABLE_ELEMENTS {
+            return Ok(self.deny(format!(
+                "table elements beyond the limit of {MAX_TABLE_ELEMENTS} were refused"
+            )));
+        }
+        if maximum.is_none_or(|maximum| desired <= maximum) {
+            self.elements = total;
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_CORE_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES as usize
+    }
+}

@@ -1,0 +1,138 @@
+//! Hints that the plugin directory may have changed.
+//!
+//! The only file that knows notify. An event never says what to do, only that
+//! a look is worth it and which files are surely complete: those that were
+//! renamed into place or closed after writing.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+use tracing::debug;
+
+/// Most names kept between two looks; beyond it, everything counts as named.
+const MAX_NAMED: usize = 1_024;
+
+/// Hints gathered since the last look.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    /// Plugins whose files are surely complete.
+    pub(super) complete: BTreeSet<String>,
+    /// Everything is surely complete, or it is not known what is.
+    pub(super) all: bool,
+}
+
+impl Hints {
+    /// Whether a plugin's files need not be waited for.
+    pub(super) fn is_complete(&self, name: &str) -> bool {
+        self.all || self.complete.contains(name)
+    }
+}
+
+/// Where hints are gathered until somebody looks.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bell(Arc<(Mutex<Hints>, Notify)>);
+
+impl Bell {
+    /// Waits for the next hint. May return without one.
+    pub(super) async fn rung(&self) {
+        self.0.1.notified().await;
+    }
+
+    /// Takes what was gathered.
+    pub(super) fn take(&self) -> Hints {
+        std::mem::take(&mut *self.hints())
+    }
+
+    /// Asks for a look at everything, at once.
+    pub(super) fn ring_for_all(&self) {
+        self.hints().all = true;
+        self.0.1.notify_one();
+    }
+
+    fn ring(&self, complete: Option<String>) {
+        if let Some(name) = complete {
+            let mut hints = self.hints();
+            hints.complete.insert(name);
+            if hints.complete.len() > MAX_NAMED {
+                hints.complete.clear();
+                hints.all = true;
+            }
+        }
+        self.0.1.notify_one();
+    }
+
+    fn hints(&self) -> std::sync::MutexGuard<'_, Hints> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches a directory until dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    _watcher: RecommendedWatcher,
+}
+
+impl Watch {
+    /// Watches `directory`, and its parent for the directory being replaced.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no more watches to give. Plugins are then found
+    /// by the periodic look alone.
+    pub(super) fn start(directory: &Path, bell: &Bell) -> notify::Result<Self> {
+        let root = directory.canonicalize().map_err(notify::Error::io)?;
+        let bell = bell.clone();
+        let watched = root.clone();
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<_>| match event {
+                Ok(event) => hint(&watched, &event, &bell),
+                Err(error) => {
+                    debug!("the watcher lost sight of the plugin directory: {error}");
+                    bell.ring_for_all();
+                }
+            })?;
+        watcher.watch(&root, RecursiveMode::NonRecursive)?;
+        if let Some(parent) = root.parent()
+            && let Err(error) = watcher.watch(parent, RecursiveMode::NonRecursive)
+        {
+            debug!("failed to watch the plugin directory's parent: {error}");
+        }
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+fn hint(root: &Path, event: &notify::Event, bell: &Bell) {
+    if event.need_rescan() {
+        return bell.ring_for_all();
+    }
+    let settled = match event.kind {
+        // Our own reading; rescanning for it would never end.
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => true,
+        EventKind::Access(_) => return,
+        _ => false,
+    };
+    for path in &event.paths {
+        if path.parent() == Some(root) {
+            bell.ring(settled.then(|| plugin_of(path)).flatten());
+            // A renamed entry that is no plugin may be what links go through,
+            // as the `..data` of Kubernetes.
+            if settled && plugin_of(path).is_none() {
+                bell.ring_for_all();
+            }
+        } else if path == root {
+            bell.ring_for_all();
+        }
+    }
+}
+
+fn plugin_of(path: &Path) -> Option<String> {
+    let extension = path.extension()?;
+    (extension == "wasm" || extension == "toml")
+        .then(|| PathBuf::from(path.file_stem()?).to_str().map(str::to_owned))
+        .flatten()
+}

@@ -1,0 +1,315 @@
+//! Every metric and its log line: one method per event.
+//!
+//! Labels come from loaded plugins and closed sets only, so that no caller can
+//! make a series. INFO is never per message; WARN means recovered, nothing
+//! lost; ERROR means lost, or that a person is needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::message::{Answered, PluginId, Settlement};
+
+/// Bounds of the buckets for calls, in seconds: from a warm scalar call to
+/// RabbitMQ's patience.
+const CALL_BUCKETS: [f64; 14] =
+    [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// All metrics of a host. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Telemetry(Arc<Metrics>);
+
+#[derive(Debug)]
+struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    call_seconds: HistogramVec,
+    request_seconds: prometheus::Histogram,
+    deliveries: IntCounter,
+    settled: IntCounterVec,
+    in_flight: IntGauge,
+    replies: IntCounterVec,
+    addresses_refused: IntCounterVec,
+    panics: IntCounter,
+    plugin_loads: IntCounterVec,
+    plugins: IntGauge,
+    connected: IntGauge,
+    replying: IntGauge,
+    blocked: IntGauge,
+    sessions: IntCounterVec,
+}
+
+/// How publishing a reply ended, as a label.
+pub type Published = Result<(), crate::dispatch::PublishError>;
+
+/// Counts one delivery as in flight.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Telemetry {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    ///
+    /// When two metrics have one name; a fault of this program.
+    pub fn new() -> anyhow::Result<Self> {
+        Metrics::new().map(|metrics| Self(Arc::new(metrics))).context("failed to make the metrics")
+    }
+
+    /// All metrics in the text format that Prometheus scrapes.
+    ///
+    /// # Errors
+    ///
+    /// When a value cannot be written as text; a fault of this program.
+    pub fn scrape(&self) -> anyhow::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.0.registry.gather(), &mut text)
+            .context("failed to write the metrics")?;
+        String::from_utf8(text).context("failed to write the metrics")
+    }
+
+    /// A message was delivered; it is in flight for as long as the value lives.
+    pub fn delivered(&self) -> InFlight {
+        self.0.deliveries.inc();
+        self.0.in_flight.inc();
+        InFlight(self.0.in_flight.clone())
+    }
+
+    /// A delivery was settled; `age` is the time since it was received.
+    pub fn settled(&self, settlement: Settlement, age: Duration) {
+        let label = match settlement {
+            Settlement::Ack => "ack",
+            Settlement::Requeue => "requeue",
+        };
+        self.0.settled.with_label_values(&[label]).inc();
+        self.0.request_seconds.observe(age.as_secs_f64());
+    }
+
+    /// A call has an outcome; `ran` is the time it ran, if it did.
+    pub fn answered(&self, answered: &Answered, ran: Option<Duration>) {
+        let plugin = answered.plugin.as_ref().map_or("", |id| &*id.name);
+        let status = match &answered.outcome {
+            Ok(_) => "ok",
+            Err(error) => error.kind.name(),
+        };
+        self.0.requests.with_label_values(&[plugin, status]).inc();
+        if let Some(ran) = ran {
+            self.0.call_seconds.with_label_values(&[plugin]).observe(ran.as_secs_f64());
+        }
+        if let Err(error) = &answered.outcome {
+            debug!(plugin, status, "{:?}", error.message);
+        }
+    }
+
+    /// Host code panicked while it handled a request.
+    pub fn panicked(&self) {
+        self.0.panics.inc();
+        error!("a request made the host fail and was answered `internal`; please report this");
+    }
+
+    /// A reply was published, or not.
+    pub fn published(&self, published: Published) {
+        use crate::dispatch::PublishError;
+        let label = match published {
+            Ok(()) => "confirmed",
+            Err(PublishError::Unroutable) => "unroutable",
+            Err(PublishError::Undeliverable) => "undeliverable",
+            Err(PublishError::SessionLost) => "session-lost",
+        };
+        self.0.replies.with_label_values(&[label]).inc();
+        match published {
+            Ok(()) => {}
+            Err(PublishError::Undeliverable) => {
+                warn!("a reply was given up: the broker does not take it");
+            }
+            Err(error) => debug!(?error, "a reply reached nobody"),
+        }
+    }
+
+    /// A request's reply address is not answered.
+    pub fn reply_address_refused(&self, refused: crate::dispatch::AddressRefused) {
+        self.0.addresses_refused.with_label_values(&[refused.name()]).inc();
+        debug!(reason = refused.name(), "a request's reply address is refused");
+    }
+
+    /// A plugin is served now; `took` is the time from its bytes to that.
+    pub fn plugin_loaded(&self, id: &PluginId, replaced: bool, took: Duration) {
+        self.0.plugin_loads.with_label_values(&["loaded"]).inc();
+        if !replaced {
+            self.0.plugins.inc();
+        }
+        let how = if replaced { "replaced" } else { "loaded" };
+        info!(plugin = %id.short(), took_ms = took.as_millis() as u64, "plugin {how}");
+    }
+
+    /// A file cannot be served.
+    pub fn plugin_refused(&self, name: &str, reason: &str, serving: Option<&str>) {
+        self.0.plugin_loads.with_label_values(&["refused"]).inc();
+        match serving.and_then(|digest| digest.get(..12)) {
+            Some(digest) => {
+                warn!("`{name}.wasm` is refused and `{name}@{digest}` goes on serving: {reason}")
+            }
+            None => warn!("`{name}.wasm` is refused: {reason}"),
+        }
+    }
+
+    /// A plugin is no longer served.
+    pub fn plugin_removed(&self, name: &str) {
+        self.0.plugins.dec();
+        // Series of what is not loaded would only ever grow in number.
+        for status in std::iter::once("ok")
+            .chain(crate::message::ErrorKind::ALL.iter().map(|kind| kind.name()))
+        {
+            // Fails for what was never counted, which is fine.
+            let _never_counted = self.0.requests.remove_label_values(&[name, status]);
+        }
+        let _never_ran = self.0.call_seconds.remove_label_values(&[name]);
+        info!(plugin = name, "plugin removed");
+    }
+
+    /// The broker is connected and its queue consumed.
+    pub fn session_opened(&self, broker: &str, queue: &str) {
+        self.0.sessions.with_label_values(&["opened"]).inc();
+        self.0.connected.set(1);
+        info!(broker, queue, "consuming");
+    }
+
+    /// A session that consumed has ended for a reason that is not ours.
+    pub fn session_lost(&self, reason: &str) {
+        self.0.sessions.with_label_values(&["lost"]).inc();
+        self.0.connected.set(0);
+        warn!("lost the broker, connecting again: {reason}");
+    }
+
+    /// The session ended because the host stops.
+    pub fn session_closed(&self) {
+        self.0.sessions.with_label_values(&["closed"]).inc();
+        self.0.connected.set(0);
+    }
+
+    /// Connecting failed. Said the first time and then now and then.
+    pub fn connect_failed(&self, attempt: u32, reason: &str) {
+        self.0.sessions.with_label_values(&["failed"]).inc();
+        const NOW_AND_THEN: u32 = 20;
+        if attempt == 1 || attempt.is_multiple_of(NOW_AND_THEN) {
+            warn!(attempt, "cannot reach the broker, trying on: {reason}");
+        } else {
+            debug!(attempt, "cannot reach the broker: {reason}");
+        }
+    }
+
+    /// The connection for replies was lost while the one for requests lives.
+    pub fn replies_lost(&self, reason: &str) {
+        self.0.sessions.with_label_values(&["replies-lost"]).inc();
+        warn!("lost the connection for replies, opening another: {reason}");
+    }
+
+    /// The connection for replies is open, or not.
+    pub fn replying(&self, open: bool) {
+        self.0.replying.set(i64::from(open));
+    }
+
+    /// Whether requests are consumed and can be answered.
+    pub fn is_ready(&self) -> bool {
+        self.0.connected.get() == 1 && self.0.replying.get() == 1 && self.0.blocked.get() == 0
+    }
+
+    /// The broker blocks or unblocks publishing (memory or disk alarm).
+    pub fn blocked(&self, reason: Option<&str>) {
+        self.0.blocked.set(i64::from(reason.is_some()));
+        match reason {
+            Some(reason) => warn!("the broker blocks publishing, replies wait: {reason}"),
+            None => info!("the broker takes replies again"),
+        }
+    }
+}
+
+impl Metrics {
+    fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            prometheus::Result::Ok(counters)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            prometheus::Result::Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
+        let call_seconds = HistogramVec::new(
+            HistogramOpts::new("rpchost_call_seconds", "Time that calls ran, starting included.")
+                .buckets(CALL_BUCKETS.to_vec()),
+            &["plugin"],
+        )?;
+        registry.register(Box::new(call_seconds.clone()))?;
+        let request_seconds = prometheus::Histogram::with_opts(
+            HistogramOpts::new(
+                "rpchost_request_seconds",
+                "Time from receiving a request to settling it.",
+            )
+            .buckets(CALL_BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(request_seconds.clone()))?;
+        Ok(Self {
+            requests: counters(
+                "rpchost_requests_total",
+                "Calls by plugin (empty where none was found) and status.",
+                &["plugin", "status"],
+            )?,
+            call_seconds,
+            request_seconds,
+            deliveries: counter("rpchost_deliveries_total", "Messages received.")?,
+            settled: counters(
+                "rpchost_settlements_total",
+                "Deliveries settled, by how.",
+                &["settlement"],
+            )?,
+            in_flight: gauge("rpchost_in_flight", "Deliveries received and not yet settled.")?,
+            replies: counters(
+                "rpchost_replies_total",
+                "Replies by what became of them.",
+                &["result"],
+            )?,
+            addresses_refused: counters(
+                "rpchost_reply_addresses_refused_total",
+                "Requests whose reply address is not answered, by reason.",
+                &["reason"],
+            )?,
+            panics: counter("rpchost_panics_total", "Faults of the host itself.")?,
+            plugin_loads: counters(
+                "rpchost_plugin_loads_total",
+                "Files tried, by result.",
+                &["result"],
+            )?,
+            plugins: gauge("rpchost_plugins", "Plugins served now.")?,
+            connected: gauge("rpchost_connected", "1 while the queue is consumed.")?,
+            replying: gauge("rpchost_replying", "1 while the connection for replies is open.")?,
+            blocked: gauge("rpchost_blocked", "1 while the broker blocks publishing.")?,
+            sessions: counters(
+                "rpchost_sessions_total",
+                "Events of the broker's connections.",
+                &["event"],
+            )?,
+            registry,
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! The integration tests, in one binary. Each module is one way of looking at
+//! the host; those that need a broker start a private one and share it.
+
+#![expect(unreachable_pub, reason = "one binary: what is public here is public to its modules")]
+
+mod support;
+
+/// Bytes in, bytes out: golden transcripts of the dialects.
+mod wire;
+
+/// A request's life, with plugins and without a broker.
+mod core;
+
+/// The release binary, a real broker, and clients as they are.
+mod clients;
+
+/// Guests that misbehave, among healthy calls.
+mod hostile;
+
+/// Plugins that come, change and go under load.
+mod reload;
+
+/// Hosts and brokers that die.
+mod faults;
+
+/// Messages that nobody should send.
+mod messages;
+
+/// What people type, and what they read.
+mod command_line;
+
+/// Rules of the house that a compiler does not check.
+mod tidy;

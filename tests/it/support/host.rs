@@ -1,0 +1,213 @@
+//! The release binary as a child process.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a host may take to be ready: compiling every fixture included.
+const READY: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_rpchost")
+}
+
+/// `rpchost` with an environment of its own and a quiet working directory.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", "/nonexistent")
+        .current_dir(std::env::temp_dir());
+    command
+}
+
+/// A running `rpchost serve` with a plugin directory of its own. Killed on
+/// drop.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    /// The ready line.
+    pub ready: String,
+    plugins: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+/// What a host is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The broker.
+    pub url: String,
+    /// The queue.
+    pub queue: String,
+    /// More arguments.
+    pub args: Vec<String>,
+    /// Serve another's plugin directory instead of one's own.
+    pub plugins: Option<PathBuf>,
+}
+
+impl Options {
+    /// The shared broker and a queue.
+    pub fn new(url: &str, queue: &str) -> Self {
+        Self { url: url.to_owned(), queue: queue.to_owned(), args: Vec::new(), plugins: None }
+    }
+
+    /// More arguments.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Another's plugin directory.
+    pub fn plugins(mut self, directory: &Path) -> Self {
+        self.plugins = Some(directory.to_owned());
+        self
+    }
+}
+
+impl Host {
+    /// Starts a host with these plugins and waits for its ready line.
+    ///
+    /// # Panics
+    ///
+    /// When the line does not come; with the host's log.
+    pub fn start(options: &Options, plugins: &[(&str, &[u8])]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let folder = options.plugins.clone().unwrap_or_else(|| directory.path().join("plugins"));
+        std::fs::create_dir_all(&folder).expect("the plugin directory");
+        for (name, wasm) in plugins {
+            std::fs::write(folder.join(format!("{name}.wasm")), wasm).expect("a plugin");
+        }
+        let log = std::fs::File::create(directory.path().join("log")).expect("the log");
+        let mut child = command(&["serve", "--queue", &options.queue, "--admin", "127.0.0.1:0"])
+            .env("RPCHOST_AMQP_URL", &options.url)
+            .arg("--plugins")
+            .arg(&folder)
+            .arg("--state-dir")
+            .arg(directory.path().join("state"))
+            .args(&options.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the host");
+        let stdout = child.stdout.take().expect("its stdout");
+        let (say, line) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The test may be over.
+                if say.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut host = Self { child, ready: String::new(), plugins: folder, directory };
+        match line.recv_timeout(READY) {
+            Ok(ready) => host.ready = ready,
+            Err(error) => panic!("no ready line: {error}\n{}", host.log()),
+        }
+        host
+    }
+
+    /// The plugin directory.
+    pub fn plugins(&self) -> &Path {
+        &self.plugins
+    }
+
+    /// Puts a plugin in place as a careful person would: by rename.
+    pub fn put(&self, name: &str, wasm: &[u8]) {
+        let temporary = self.plugins.join(format!(".{name}.tmp"));
+        std::fs::write(&temporary, wasm).expect("a plugin");
+        std::fs::rename(&temporary, self.plugins.join(format!("{name}.wasm"))).expect("a rename");
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a signal");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")).expect("a pid")
+    }
+
+    /// Process id, to tell that it is still the same.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end within `patience`.
+    pub async fn ended(&mut self, patience: Duration) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                return status;
+            }
+            assert!(begun.elapsed() < patience, "still running:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: u64 =
+            line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
+        kib * 1024
+    }
+
+    /// `GET path` of the admin address: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let address = self.ready.split("admin=").nth(1).expect("an admin address");
+        let mut stream = TcpStream::connect(address).expect("the admin address");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+            .expect("a request");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response");
+        let status = response.split(' ').nth(1).and_then(|text| text.parse().ok()).expect("status");
+        let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        (status, body.unwrap_or_default())
+    }
+
+    /// One sample of `/metrics`, by its full name with labels; 0 if absent.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics");
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(0.0)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the host ---\n{}", self.log());
+        }
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
