@@ -70,6 +70,9 @@ impl Slots {
         deadline: Option<Instant>,
         stopping: &CancellationToken,
     ) -> Result<Slot, Refused> {
+        if stopping.is_cancelled() {
+            return Err(Refused::Stopping);
+        }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(Refused::Late);
         }

@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 use wasmtime::component::Component;
-use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
 
 use super::engine::Engine;
 use super::kind::Kind;
+use super::signature;
 
 /// What was found out about a component.
 #[derive(Debug)]
@@ -122,63 +123,5 @@ fn typed_methods(component: &Component, engine: &wasmtime::Engine, name: &str) -
 }
 
 fn method(plugin: &str, function_name: &str, function: &ComponentFunc) -> Method {
-    let params: Vec<_> =
-        function.params().map(|(param, ty)| format!("{param}: {}", type_name(&ty))).collect();
-    let results: Vec<_> = function.results().map(|ty| type_name(&ty)).collect();
-    let arrow = if results.is_empty() { "" } else { " -> " };
-    Method {
-        name: format!("{plugin}.{function_name}"),
-        signature: format!("({}){arrow}{}", params.join(", "), results.join(", ")),
-    }
-}
-
-/// A type in the words of WIT; records and the like by their shape, because
-/// components do not keep all names.
-fn type_name(ty: &Type) -> String {
-    let optional = |ty: Option<Type>| ty.map_or_else(|| "_".to_owned(), |ty| type_name(&ty));
-    match ty {
-        Type::Bool => "bool".to_owned(),
-        Type::S8 => "s8".to_owned(),
-        Type::U8 => "u8".to_owned(),
-        Type::S16 => "s16".to_owned(),
-        Type::U16 => "u16".to_owned(),
-        Type::S32 => "s32".to_owned(),
-        Type::U32 => "u32".to_owned(),
-        Type::S64 => "s64".to_owned(),
-        Type::U64 => "u64".to_owned(),
-        Type::Float32 => "f32".to_owned(),
-        Type::Float64 => "f64".to_owned(),
-        Type::Char => "char".to_owned(),
-        Type::String => "string".to_owned(),
-        Type::List(list) => format!("list<{}>", type_name(&list.ty())),
-        Type::Option(option) => format!("option<{}>", type_name(&option.ty())),
-        Type::Result(result) => {
-            format!("result<{}, {}>", optional(result.ok()), optional(result.err()))
-        }
-        Type::Tuple(tuple) => {
-            let items: Vec<_> = tuple.types().map(|ty| type_name(&ty)).collect();
-            format!("tuple<{}>", items.join(", "))
-        }
-        Type::Record(record) => {
-            let fields: Vec<_> = record
-                .fields()
-                .map(|field| format!("{}: {}", field.name, type_name(&field.ty)))
-                .collect();
-            format!("{{{}}}", fields.join(", "))
-        }
-        Type::Variant(variant) => {
-            let cases: Vec<_> = variant
-                .cases()
-                .map(|case| match case.ty {
-                    Some(ty) => format!("{}({})", case.name, type_name(&ty)),
-                    None => case.name.to_owned(),
-                })
-                .collect();
-            cases.join(" | ")
-        }
-        Type::Enum(cases) => cases.names().collect::<Vec<_>>().join(" | "),
-        Type::Flags(flags) => format!("flags {{{}}}", flags.names().collect::<Vec<_>>().join(", ")),
-        Type::Own(_) | Type::Borrow(_) => "resource".to_owned(),
-        _ => "not callable".to_owned(),
-    }
+    Method { name: format!("{plugin}.{function_name}"), signature: signature::of(function) }
 }

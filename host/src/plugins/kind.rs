@@ -28,7 +28,7 @@ impl std::fmt::Display for Kind {
 }
 
 /// The interface that makes a handler, without its patch version.
-const HANDLER: &str = "rpchost:rpc/handler@0.1.";
+pub(super) const HANDLER: &str = "rpchost:rpc/handler@0.1.";
 
 impl Kind {
     /// Refuses what is no component, from the first bytes, in words that help.

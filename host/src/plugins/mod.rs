@@ -11,6 +11,7 @@ mod kind;
 mod plugin;
 mod reload;
 mod scan;
+mod signature;
 mod store;
 mod table;
 mod trap;

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use tracing::debug;
+use wasmtime::component::Component;
 
-use super::engine::Engine;
+use super::engine::{Engine, MAX_TABLE_ELEMENTS};
 use super::headers;
 use super::kind::Kind;
+use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Stage};
 use crate::capabilities::{CallFacts, Captured};
@@ -116,19 +118,9 @@ impl Plugin {
                  `rpchost:rpc/handler@0.1.0`"
             ),
         }
+        signature::check_handler(&component, engine.wasmtime())?;
         let memory = config.memory_limit.unwrap_or(limits.memory);
-        if let Some(initial) =
-            component.resources_required().and_then(|needs| needs.max_initial_memory_size)
-            && initial > memory
-        {
-            bail!(
-                "it starts with {} of memory, the limit is {}; raise `memory-limit` in \
-                 `{}.toml`, or make it smaller",
-                bytesize::ByteSize(initial),
-                bytesize::ByteSize(memory),
-                id.name
-            );
-        }
+        check_initial_size(&component, &id, memory)?;
         let instance = engine
             .linker()
             .instantiate_pre(&component)
@@ -232,6 +224,27 @@ impl Plugin {
             headers,
         })
     }
+}
+
+/// Refuses a component that could never start.
+fn check_initial_size(component: &Component, id: &PluginId, memory: u64) -> anyhow::Result<()> {
+    const PAGE: u64 = 64 * 1024;
+    let Some(needs) = component.resources_required() else { return Ok(()) };
+    let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE);
+    if initial > memory {
+        bail!(
+            "it starts with {} of memory, the limit is {}; raise `memory-limit` in `{}.toml`, or \
+             make it smaller",
+            bytesize::ByteSize(initial),
+            bytesize::ByteSize(memory),
+            id.name
+        );
+    }
+    let elements = needs.max_initial_table_size.unwrap_or(0);
+    if elements > MAX_TABLE_ELEMENTS as u64 {
+        bail!("it starts with a table of {elements} elements, the limit is {MAX_TABLE_ELEMENTS}");
+    }
+    Ok(())
 }
 
 fn application_error(error: RpcError) -> CallError {

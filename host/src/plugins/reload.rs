@@ -317,10 +317,8 @@ impl Reloader {
 
     /// Watches the directory that the path leads to now.
     fn keep_watching(&mut self) {
-        let Ok(root) = self.directory.canonicalize() else {
-            self.watch = None;
-            return;
-        };
+        // While it is away, the old watch on its parent sees it come back.
+        let Ok(root) = self.directory.canonicalize() else { return };
         let Ok(metadata) = std::fs::metadata(&root) else { return };
         let identity = (root, metadata.dev(), metadata.ino());
         if self.watch.as_ref().is_some_and(|(watched, _)| *watched == identity) {

@@ -45,7 +45,7 @@ pub(super) fn classify(
             ErrorKind::ResourceExhausted,
             format!("the plugin `{plugin}` ended after {denied}"),
         )
-        .with_data(data(trap.map_or("none", trap_name), error));
+        .with_data(data(trap.map_or("guest-error", trap_name), error));
     }
     let (name, text) = if let Some(trap) = trap {
         (trap_name(trap), trap.to_string())
