@@ -4,8 +4,11 @@
 //! Knows dialects from the caller's side; how messages travel is
 //! [`crate::amqp::Caller`]'s business.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::message::Properties;
 
@@ -14,8 +17,8 @@ use crate::message::Properties;
 pub enum Params {
     /// The body itself.
     Body(Vec<u8>),
-    /// A JSON value that stands for all arguments.
-    Json(Value),
+    /// A JSON text that stands for all arguments.
+    Json(String),
 }
 
 /// Dialects that requests can be written in.
@@ -43,8 +46,8 @@ pub struct Encoded {
 pub enum Answer {
     /// The result, as it is to be shown.
     Result(Bytes),
-    /// `{"error": {…}}`.
-    Error(Value),
+    /// The JSON text `{"error": {…}}`.
+    Error(String),
 }
 
 /// The arguments that a person typed: JSON where it parses as JSON, else a
@@ -55,22 +58,32 @@ pub enum Answer {
 ///
 /// When positional and named arguments are mixed.
 pub fn params_of(args: &[String]) -> Result<Params, String> {
-    let value = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| json!(text));
-    let named = |arg: &str| -> Option<(String, Value)> {
-        let (name, text) = arg.split_once('=')?;
-        let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        is_name.then(|| (name.to_owned(), value(text)))
-    };
     let pairs: Vec<_> = args.iter().filter_map(|arg| named(arg)).collect();
     match (args, pairs.len()) {
         ([], _) => Ok(Params::Body(Vec::new())),
         ([only], 0) => Ok(Params::Body(only.clone().into_bytes())),
-        (_, 0) => Ok(Params::Json(args.iter().map(|arg| value(arg)).collect())),
-        (_, count) if count == args.len() => {
-            Ok(Params::Json(Value::Object(pairs.into_iter().collect())))
+        (_, 0) => {
+            let items: Vec<_> = args.iter().map(|arg| json_of(arg)).collect();
+            Ok(Params::Json(format!("[{}]", items.join(","))))
         }
+        (_, count) if count == args.len() => Ok(Params::Json(format!("{{{}}}", pairs.join(",")))),
         _ => Err("positional and named arguments cannot be mixed".to_owned()),
+    }
+}
+
+/// `name=value` as a member of a JSON object.
+fn named(arg: &str) -> Option<String> {
+    let (name, text) = arg.split_once('=')?;
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    is_name.then(|| format!("{}:{}", json!(name), json_of(text)))
+}
+
+/// A text as JSON: itself, with every digit, if it is JSON; else a string.
+fn json_of(text: &str) -> String {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) => value.get().to_owned(),
+        Err(_) => json!(text).to_string(),
     }
 }
 
@@ -80,27 +93,26 @@ pub fn encode(dialect: CallDialect, method: &str, params: Params) -> Encoded {
         CallDialect::Plain => {
             let (body, content_type) = match params {
                 Params::Body(body) => (body, None),
-                Params::Json(value) => (value.to_string().into_bytes(), Some("application/json")),
+                Params::Json(text) => (text.into_bytes(), Some(JSON)),
             };
             Encoded { kind: Some(method.to_owned()), content_type, body }
         }
         CallDialect::JsonRpc => {
             let params = match params {
-                Params::Json(value @ (Value::Array(_) | Value::Object(_))) => Some(value),
-                Params::Json(value) => Some(json!([value])),
+                Params::Json(text) => Some(text),
                 Params::Body(body) if body.is_empty() => None,
-                Params::Body(body) => Some(match serde_json::from_slice(&body) {
-                    Ok(value @ (Value::Array(_) | Value::Object(_))) => value,
-                    Ok(value) => json!([value]),
-                    Err(_) => json!([String::from_utf8_lossy(&body)]),
-                }),
+                Params::Body(body) => Some(json_of(&String::from_utf8_lossy(&body))),
             };
-            let mut request = json!({ "jsonrpc": "2.0", "method": method, "id": 1 });
-            if let (Some(params), Some(request)) = (params, request.as_object_mut()) {
-                request.insert("params".to_owned(), params);
-            }
-            let body = request.to_string().into_bytes();
-            Encoded { kind: None, content_type: Some("application/json"), body }
+            // The protocol wants an array or an object.
+            let params = params.map_or_else(String::new, |text| {
+                if text.starts_with(['[', '{']) {
+                    format!(r#","params":{text}"#)
+                } else {
+                    format!(r#","params":[{text}]"#)
+                }
+            });
+            let body = format!(r#"{{"jsonrpc":"2.0","method":{}{params},"id":1}}"#, json!(method));
+            Encoded { kind: None, content_type: Some(JSON), body: body.into_bytes() }
         }
     }
 }
@@ -109,26 +121,31 @@ pub fn encode(dialect: CallDialect, method: &str, params: Params) -> Encoded {
 pub fn decode(dialect: CallDialect, properties: &Properties, body: Bytes) -> Answer {
     match dialect {
         CallDialect::Plain if properties.kind.as_deref() == Some("error") => {
-            Answer::Error(serde_json::from_slice(&body).unwrap_or_else(
-                |_| json!({ "error": { "message": String::from_utf8_lossy(&body) } }),
-            ))
+            let text = String::from_utf8_lossy(&body);
+            if serde_json::from_str::<&RawValue>(&text).is_ok() {
+                Answer::Error(text.into_owned())
+            } else {
+                Answer::Error(json!({ "error": { "message": text } }).to_string())
+            }
         }
         CallDialect::Plain => Answer::Result(body),
-        CallDialect::JsonRpc => match serde_json::from_slice::<Value>(&body) {
-            Ok(mut reply) => match (reply.get("error").cloned(), reply.get_mut("result")) {
-                (Some(error), _) => Answer::Error(json!({ "error": error })),
-                (None, Some(result)) => Answer::Result(Bytes::from(result.take().to_string())),
-                (None, None) => no_json_rpc(&body),
-            },
-            Err(_) => no_json_rpc(&body),
-        },
+        CallDialect::JsonRpc => {
+            let reply: BTreeMap<String, &RawValue> =
+                serde_json::from_slice(&body).unwrap_or_default();
+            match (reply.get("error"), reply.get("result")) {
+                (Some(error), _) => Answer::Error(format!(r#"{{"error":{error}}}"#)),
+                (None, Some(result)) => Answer::Result(Bytes::from(result.get().to_owned())),
+                (None, None) => {
+                    let text = String::from_utf8_lossy(&body);
+                    let message = format!("the reply is not JSON-RPC: {text}");
+                    Answer::Error(json!({ "error": { "message": message } }).to_string())
+                }
+            }
+        }
     }
 }
 
-fn no_json_rpc(body: &[u8]) -> Answer {
-    let text = String::from_utf8_lossy(body);
-    Answer::Error(json!({ "error": { "message": format!("the reply is not JSON-RPC: {text}") } }))
-}
+const JSON: &str = "application/json";
 
 #[cfg(test)]
 mod tests {
@@ -142,8 +159,8 @@ mod tests {
     fn one_argument_is_the_body_and_several_are_json() {
         assert_eq!(typed(&["30"]), Ok(Params::Body(b"30".to_vec())));
         assert_eq!(typed(&["hi there"]), Ok(Params::Body(b"hi there".to_vec())));
-        assert_eq!(typed(&["1", "two", "[3]"]), Ok(Params::Json(json!([1, "two", [3]]))));
-        assert_eq!(typed(&["n=1", "s=a=b"]), Ok(Params::Json(json!({"n": 1, "s": "a=b"}))));
+        assert_eq!(typed(&["1", "two", "[3]"]), Ok(Params::Json(r#"[1,"two",[3]]"#.into())));
+        assert_eq!(typed(&["n=1", "s=a=b"]), Ok(Params::Json(r#"{"n":1,"s":"a=b"}"#.into())));
         assert!(typed(&["1", "n=2"]).is_err());
     }
 }

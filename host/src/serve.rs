@@ -1,8 +1,10 @@
 //! The composition root: wires the rooms together, opens session after
 //! session, and drains at the end.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,6 +14,7 @@ use crate::admin::Admin;
 use crate::amqp::{Closed, Connector, Incoming, OpenError, Session};
 use crate::config::{Config, DialectChoice};
 use crate::dispatch::{Dispatcher, ReplyPolicy, Stopping};
+use crate::message::Delivery;
 use crate::plugins::{Engine, Plugins, Reloader, RescanHandle};
 use crate::telemetry::Telemetry;
 use crate::wire::Dialect;
@@ -72,9 +75,19 @@ pub struct Host {
 
 /// Why a session ended.
 enum End {
-    Stop,
+    /// The host stops; there may be deliveries that were not looked at yet.
+    Stop(Option<Incoming>),
+    /// The broker does not let us consume.
+    Refused(OpenError),
+    /// The connection or channel is lost, and every delivery with it.
     Lost(String),
+    /// The queue is gone, while everything else works.
+    Cancelled,
 }
+
+/// A session that lived this long was a good one: the next is opened at once.
+/// What dies sooner is not opened again without a pause.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
 
 impl Host {
     /// Takes the admin address and loads what is in the plugin directory.
@@ -161,33 +174,69 @@ impl Host {
             telemetry: telemetry.clone(),
             signals: signals.clone(),
             opened_before: false,
+            attempt: 0,
+            refusals: BTreeSet::new(),
         };
         let mut said_ready = false;
-        loop {
-            let Some(session) = sessions.open().await? else { return Ok(()) };
-            if !said_ready {
-                said_ready = true;
-                let names = plugins.names();
+        let mut say_ready = || {
+            if !std::mem::replace(&mut said_ready, true) {
                 ready(&Ready {
                     queue: config.queue.name.clone(),
                     methods: *plugins.methods().borrow(),
-                    plugins: names,
+                    plugins: plugins.names(),
                     max_in_flight: config.limits.max_in_flight,
                     admin: admin_address,
                 });
             }
+        };
+        loop {
+            let Some(session) = sessions.open().await? else { return Ok(()) };
             let session = Arc::new(session);
             let running = TaskTracker::new();
-            let consumed =
-                consume(&session, &plugins, &dispatcher, &running, &telemetry, &signals).await;
-            match consumed {
-                (End::Lost(reason), _) => {
+            let consumer = Consumer {
+                session: &session,
+                dispatcher: &dispatcher,
+                running: &running,
+                telemetry: &telemetry,
+                signals: &signals,
+            };
+            let begun = Instant::now();
+            let mut say_ready = || {
+                sessions.opened_before = true;
+                say_ready();
+            };
+            let end = consumer.run(&plugins, &mut say_ready).await;
+            if begun.elapsed() >= GOOD_SESSION {
+                sessions.attempt = 0;
+                sessions.refusals.clear();
+            }
+            match end {
+                End::Lost(reason) => {
                     session.abandon();
                     telemetry.session_lost(&reason);
                 }
-                (End::Stop, incoming) => {
-                    let drain = Drain { config: &config, stopping: &stopping, signals: &signals };
-                    drain.run(session, incoming, &dispatcher, running, &telemetry).await;
+                End::Refused(error) => {
+                    session.abandon();
+                    sessions.refused(error).await?;
+                }
+                End::Cancelled => {
+                    telemetry.session_lost("its queue is gone, or was moved");
+                    // What runs can still be answered.
+                    running.close();
+                    let patience = config.drain_timeout;
+                    tokio::spawn(async move {
+                        // Whatever is left then is lost with its queue.
+                        let _done = tokio::time::timeout(patience, running.wait()).await;
+                        session.abandon();
+                    });
+                }
+                End::Stop(incoming) => {
+                    let drain = Drain { config: &config, stopping: &stopping };
+                    drain.run(consumer, incoming).await;
+                    if let Some(session) = Arc::into_inner(session) {
+                        session.close().await;
+                    }
+                    info!("stopped");
                     telemetry.session_closed();
                     return Ok(());
                 }
@@ -202,19 +251,23 @@ struct Sessions<'a> {
     connector: Arc<Connector>,
     telemetry: Telemetry,
     signals: Signals,
+    /// Whether this host has consumed before: what the broker refuses then is
+    /// a change that may be undone, not a mistake in the configuration.
     opened_before: bool,
+    /// Attempts since the last good session.
+    attempt: u32,
+    /// What brokers have refused since then, a text each.
+    refusals: BTreeSet<String>,
 }
 
 impl Sessions<'_> {
     /// Tries until a session is open; `None` when the host was stopped.
     async fn open(&mut self) -> Result<Option<Session>, ServeError> {
-        let mut attempt = 0u32;
-        let mut refused = 0usize;
         loop {
-            attempt = attempt.saturating_add(1);
+            self.attempt = self.attempt.saturating_add(1);
             let Some(url) = self.connector.pick() else { return Ok(None) };
             let trying = async {
-                tokio::time::sleep(self.connector.wait_before(attempt)).await;
+                tokio::time::sleep(self.connector.wait_before(self.attempt)).await;
                 Session::open(
                     &self.connector,
                     url,
@@ -229,155 +282,168 @@ impl Sessions<'_> {
                 opened = trying => opened,
                 () = self.signals.stop.cancelled() => return Ok(None),
             };
-            let error = match opened {
-                Ok(session) => {
-                    self.opened_before = true;
-                    return Ok(Some(session));
-                }
-                Err(error) => error,
-            };
-            if let OpenError::Refused(_) = &error {
-                refused += 1;
-                if !self.opened_before && refused >= self.connector.brokers() {
-                    return Err(ServeError::Failed(error.into()));
-                }
-            } else {
-                refused = 0;
+            match opened {
+                Ok(session) => return Ok(Some(session)),
+                Err(error) => self.refused(error).await?,
             }
-            self.telemetry.connect_failed(attempt, &error.to_string());
-            let attempts = self.config.broker.connect_attempts;
-            if attempts != 0 && attempt >= attempts {
-                return Err(ServeError::Failed(
-                    anyhow::Error::from(error)
-                        .context(format!("gave up after {attempt} attempts to connect")),
-                ));
-            }
-            if refused > 0 {
-                tokio::select! {
-                    () = tokio::time::sleep(Connector::REFUSED_WAIT) => {}
-                    () = self.signals.stop.cancelled() => return Ok(None),
-                }
+            if self.signals.stop.is_cancelled() {
+                return Ok(None);
             }
         }
+    }
+
+    /// Says what went wrong, and waits where trying again at once is no use.
+    async fn refused(&mut self, error: OpenError) -> Result<(), ServeError> {
+        let attempt = self.attempt;
+        if let OpenError::Refused(reason) = &error {
+            self.refusals.insert(reason.clone());
+        }
+        // As long as one broker has not refused, it may let us in.
+        let by_all = self.refusals.len() >= self.connector.brokers();
+        if by_all && !self.opened_before {
+            return Err(ServeError::Failed(error.into()));
+        }
+        self.telemetry.connect_failed(attempt, &error.to_string());
+        let attempts = self.config.broker.connect_attempts;
+        if attempts != 0 && attempt >= attempts {
+            return Err(ServeError::Failed(
+                anyhow::Error::from(error)
+                    .context(format!("gave up after {attempt} attempts to connect")),
+            ));
+        }
+        if by_all {
+            self.refusals.clear();
+            tokio::select! {
+                () = tokio::time::sleep(Connector::REFUSED_WAIT) => {}
+                () = self.signals.stop.cancelled() => {}
+            }
+        }
+        Ok(())
     }
 }
 
-/// Consumes from the first method on, and hands out deliveries until the
-/// session is lost or the host is stopped.
-async fn consume(
-    session: &Arc<Session>,
-    plugins: &Plugins,
-    dispatcher: &Arc<Dispatcher>,
-    running: &TaskTracker,
-    telemetry: &Telemetry,
-    signals: &Signals,
-) -> (End, Option<Incoming>) {
-    let mut methods = plugins.methods();
-    if *methods.borrow() == 0 {
-        warn!("there is no plugin yet; consuming begins with the first");
-    }
-    tokio::select! {
-        some = methods.wait_for(|methods| *methods > 0) => {
-            if some.is_err() {
-                return (End::Lost("the plugins are gone".to_owned()), None);
+/// Hands a session's deliveries to the dispatcher.
+struct Consumer<'a> {
+    session: &'a Arc<Session>,
+    dispatcher: &'a Arc<Dispatcher>,
+    running: &'a TaskTracker,
+    telemetry: &'a Telemetry,
+    signals: &'a Signals,
+}
+
+impl Consumer<'_> {
+    /// Consumes from the first method on, until the session is lost or the
+    /// host is stopped. Ready is a host that consumes, or has nothing yet to
+    /// consume for.
+    async fn run(&self, plugins: &Plugins, say_ready: &mut impl FnMut()) -> End {
+        let Self { session, signals, .. } = self;
+        let mut methods = plugins.methods();
+        if *methods.borrow() == 0 {
+            warn!("there is no plugin yet; consuming begins with the first");
+            say_ready();
+        }
+        tokio::select! {
+            some = methods.wait_for(|methods| *methods > 0) => {
+                if some.is_err() {
+                    return End::Lost("the plugins are gone".to_owned());
+                }
+            }
+            reason = session.lost() => return End::Lost(reason),
+            () = signals.stop.cancelled() => return End::Stop(None),
+        }
+        let mut incoming = match session.consume().await {
+            Ok(incoming) => incoming,
+            Err(error @ OpenError::Refused(_)) => return End::Refused(error),
+            Err(OpenError::Unreachable(reason)) => return End::Lost(reason),
+        };
+        self.telemetry.session_opened(&session.broker(), session.queue());
+        say_ready();
+        loop {
+            tokio::select! {
+                next = incoming.next() => match next {
+                    Ok(delivery) => self.answer(delivery),
+                    Err(Closed::Cancelled) => return End::Cancelled,
+                    Err(Closed::Failed(reason)) => return End::Lost(reason),
+                },
+                reason = session.lost() => return End::Lost(reason),
+                () = signals.stop.cancelled() => return End::Stop(Some(incoming)),
             }
         }
-        reason = session.lost() => return (End::Lost(reason), None),
-        () = signals.stop.cancelled() => return (End::Stop, None),
     }
-    let mut incoming = match session.consume().await {
-        Ok(incoming) => incoming,
-        Err(error) => return (End::Lost(error.to_string()), None),
-    };
-    telemetry.session_opened(session.broker(), session.queue());
-    loop {
-        tokio::select! {
-            next = incoming.next() => match next {
-                Ok(delivery) => spawn_answer(session, dispatcher, running, telemetry, delivery),
-                Err(Closed::Cancelled) => {
-                    let reason = "the broker cancelled the consumer: the queue is gone".to_owned();
-                    return (End::Lost(reason), None);
-                }
-                Err(Closed::Failed(reason)) => return (End::Lost(reason), None),
-            },
-            reason = session.lost() => return (End::Lost(reason), None),
-            () = signals.stop.cancelled() => return (End::Stop, Some(incoming)),
-        }
+
+    /// Answers a delivery in a task of its own, for as long as its session
+    /// lives.
+    fn answer(&self, delivery: Delivery) {
+        let in_flight = self.telemetry.delivered();
+        let (session, dispatcher) = (self.session.clone(), self.dispatcher.clone());
+        self.running.spawn(async move {
+            let _in_flight = in_flight;
+            tokio::select! {
+                _settlement = dispatcher.answer(&delivery, &*session) => {}
+                // The broker delivers it again; going on would only be in its way.
+                () = session.abandoned() => {}
+            }
+        });
     }
 }
 
-/// Answers a delivery in a task of its own, for as long as its session lives.
-fn spawn_answer(
-    session: &Arc<Session>,
-    dispatcher: &Arc<Dispatcher>,
-    running: &TaskTracker,
-    telemetry: &Telemetry,
-    delivery: crate::message::Delivery,
-) {
-    let in_flight = telemetry.delivered();
-    let (session, dispatcher) = (session.clone(), dispatcher.clone());
-    running.spawn(async move {
-        let _in_flight = in_flight;
-        tokio::select! {
-            _settlement = dispatcher.answer(&delivery, &*session) => {}
-            // The broker delivers it again; going on would only be in its way.
-            () = session.abandoned() => {}
-        }
-    });
-}
+/// How long giving back may take. A broker that hangs takes nothing.
+const GIVE_BACK: Duration = Duration::from_secs(2);
 
 /// The end of a host: nothing new, then nothing left.
 struct Drain<'a> {
     config: &'a Config,
     stopping: &'a Stopping,
-    signals: &'a Signals,
 }
 
 impl Drain<'_> {
-    async fn run(
-        &self,
-        session: Arc<Session>,
-        incoming: Option<Incoming>,
-        dispatcher: &Arc<Dispatcher>,
-        running: TaskTracker,
-        telemetry: &Telemetry,
-    ) {
+    async fn run(&self, consumer: Consumer<'_>, incoming: Option<Incoming>) {
+        let Consumer { session, running, signals, .. } = consumer;
         info!(running = running.len(), "stopping");
         let draining = async {
             // Cancelled first: what is given back must not come back to us.
-            session.cancel().await;
+            if !session.cancel().await {
+                return false;
+            }
             self.stopping.draining.cancel();
             if let Some(mut incoming) = incoming {
                 while let Ok(delivery) = incoming.next().await {
-                    spawn_answer(&session, dispatcher, &running, telemetry, delivery);
+                    consumer.answer(delivery);
                 }
             }
             running.close();
-            let patience = tokio::time::timeout(self.config.drain_timeout, running.wait());
-            if patience.await.is_err() {
-                warn!(
-                    running = running.len(),
-                    "calls still run after {:?} and are given back", self.config.drain_timeout
-                );
-                session.revoke();
-                self.stopping.given_up.cancel();
-                running.wait().await;
-            }
+            running.wait().await;
+            true
         };
-        let quick = tokio::select! {
-            () = draining => false,
-            () = self.signals.quit.cancelled() => true,
+        let patience = self.config.drain_timeout;
+        let drained = tokio::select! {
+            drained = tokio::time::timeout(patience, draining) => drained,
+            () = signals.quit.cancelled() => Ok(false),
             reason = session.lost() => {
                 warn!("lost the broker while stopping: {reason}");
-                true
+                Ok(false)
             }
         };
-        if quick {
-            session.abandon();
-        } else if let Some(session) = Arc::into_inner(session) {
-            session.close().await;
+        match drained {
+            Ok(true) => {}
+            Ok(false) => session.abandon(),
+            Err(_) => {
+                let running = running.len();
+                warn!(running, "calls still run after {patience:?} and are given back");
+                self.give_back(consumer).await;
+            }
         }
-        info!("stopped");
+    }
+
+    /// Ends what still runs, for as long as the broker answers.
+    async fn give_back(&self, consumer: Consumer<'_>) {
+        consumer.session.revoke();
+        self.stopping.draining.cancel();
+        self.stopping.given_up.cancel();
+        consumer.running.close();
+        if tokio::time::timeout(GIVE_BACK, consumer.running.wait()).await.is_err() {
+            consumer.session.abandon();
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! make a series. INFO is never per message; WARN means recovered, nothing
 //! lost; ERROR means lost, or that a person is needed.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use prometheus::{
@@ -43,16 +43,38 @@ struct Metrics {
     replying: IntGauge,
     blocked: IntGauge,
     sessions: IntCounterVec,
+    said: Mutex<Said>,
+}
+
+/// Lines about the broker that are written in [`MINUTE`]; an outage of an hour
+/// is an hour of the same line.
+const COMPLAINTS: u32 = 6;
+
+/// See [`COMPLAINTS`].
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Said {
+    since: Instant,
+    lines: u32,
+    withheld: u64,
 }
 
 /// How publishing a reply ended, as a label.
 pub type Published = Result<(), crate::dispatch::PublishError>;
 
-/// Counts one delivery as in flight.
+/// Adds one to a gauge for as long as it lives.
 #[derive(Debug)]
-pub struct InFlight(IntGauge);
+pub struct Held(IntGauge);
 
-impl Drop for InFlight {
+impl Held {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -82,10 +104,9 @@ impl Telemetry {
     }
 
     /// A message was delivered; it is in flight for as long as the value lives.
-    pub fn delivered(&self) -> InFlight {
+    pub fn delivered(&self) -> Held {
         self.0.deliveries.inc();
-        self.0.in_flight.inc();
-        InFlight(self.0.in_flight.clone())
+        Held::new(&self.0.in_flight)
     }
 
     /// A delivery was settled; `age` is the time since it was received.
@@ -187,11 +208,11 @@ impl Telemetry {
         info!(broker, queue, "consuming");
     }
 
-    /// A session that consumed has ended for a reason that is not ours.
+    /// A session has ended for a reason that is not ours.
     pub fn session_lost(&self, reason: &str) {
         self.0.sessions.with_label_values(&["lost"]).inc();
         self.0.connected.set(0);
-        warn!("lost the broker, connecting again: {reason}");
+        self.0.complain(|| warn!("lost the broker, connecting again: {reason}"));
     }
 
     /// The session ended because the host stops.
@@ -203,41 +224,61 @@ impl Telemetry {
     /// Connecting failed. Said the first time and then now and then.
     pub fn connect_failed(&self, attempt: u32, reason: &str) {
         self.0.sessions.with_label_values(&["failed"]).inc();
-        const NOW_AND_THEN: u32 = 20;
-        if attempt == 1 || attempt.is_multiple_of(NOW_AND_THEN) {
-            warn!(attempt, "cannot reach the broker, trying on: {reason}");
-        } else {
-            debug!(attempt, "cannot reach the broker: {reason}");
-        }
+        self.0.complain(|| warn!(attempt, "cannot reach the broker, trying on: {reason}"));
     }
 
     /// The connection for replies was lost while the one for requests lives.
     pub fn replies_lost(&self, reason: &str) {
         self.0.sessions.with_label_values(&["replies-lost"]).inc();
-        warn!("lost the connection for replies, opening another: {reason}");
+        self.0.complain(|| warn!("lost the connection for replies, opening another: {reason}"));
     }
 
-    /// The connection for replies is open, or not.
-    pub fn replying(&self, open: bool) {
-        self.0.replying.set(i64::from(open));
+    /// A connection for replies is open, for as long as the value lives.
+    pub fn replying(&self) -> Held {
+        Held::new(&self.0.replying)
+    }
+
+    /// The broker does not let this host publish.
+    pub fn replies_refused(&self, reason: &str) {
+        self.0.sessions.with_label_values(&["replies-refused"]).inc();
+        self.0.complain(|| {
+            error!("the broker refuses this host's replies, requests wait unanswered: {reason}");
+        });
     }
 
     /// Whether requests are consumed and can be answered.
     pub fn is_ready(&self) -> bool {
-        self.0.connected.get() == 1 && self.0.replying.get() == 1 && self.0.blocked.get() == 0
+        self.0.connected.get() >= 1 && self.0.replying.get() >= 1 && self.0.blocked.get() == 0
     }
 
-    /// The broker blocks or unblocks publishing (memory or disk alarm).
-    pub fn blocked(&self, reason: Option<&str>) {
-        self.0.blocked.set(i64::from(reason.is_some()));
-        match reason {
-            Some(reason) => warn!("the broker blocks publishing, replies wait: {reason}"),
-            None => info!("the broker takes replies again"),
-        }
+    /// The broker blocks publishing on a connection (memory or disk alarm),
+    /// for as long as the value lives.
+    pub fn blocked(&self, reason: &str) -> Held {
+        warn!("the broker blocks publishing, replies wait: {reason}");
+        Held::new(&self.0.blocked)
     }
 }
 
 impl Metrics {
+    /// Says what goes wrong about the broker at most [`COMPLAINTS`] times a
+    /// [`MINUTE`], and how often it was not said.
+    fn complain(&self, say: impl FnOnce()) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now.saturating_duration_since(said.since) > MINUTE {
+            if said.withheld > 0 {
+                warn!("{} more lines about the broker were left out", said.withheld);
+            }
+            *said = Said { since: now, lines: 0, withheld: 0 };
+        }
+        if said.lines < COMPLAINTS {
+            said.lines += 1;
+            say();
+        } else {
+            said.withheld += 1;
+        }
+    }
+
     fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -309,6 +350,7 @@ impl Metrics {
                 "Events of the broker's connections.",
                 &["event"],
             )?,
+            said: Mutex::new(Said { since: Instant::now(), lines: 0, withheld: 0 }),
             registry,
         })
     }

@@ -416,15 +416,43 @@ async fn a_full_line_is_answered_at_once_and_other_plugins_are_not_held_up() {
             status(&broker.reply())
         }));
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    // Two run and eight wait: as many as there are slots. The next is refused.
+    // Two run and four have a place in the line; the others are turned away
+    // when nobody has been let in for a while.
+    tokio::time::sleep(Duration::from_millis(400)).await;
     let begun = Instant::now();
     let (refused, text) = house.call("misbehave.slow-600", "").await;
     assert_eq!(refused, "overloaded", "{text}");
     assert!(text.contains("\"retryable\":true"));
     assert_eq!(house.call("hello", "").await.0, "ok");
-    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    let mut ended = Vec::new();
     for call in waiting {
-        assert_eq!(call.await.unwrap(), "ok");
+        ended.push(call.await.unwrap());
+    }
+    ended.sort();
+    assert_eq!(ended, [vec!["ok"; 6], vec!["overloaded"; 4]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_plugin_leaves_slots_to_the_others() {
+    let looping = guests::guest("loop").wasm;
+    let hello = guests::guest("hello").wasm;
+    let house = house(&[("loop", &looping, "timeout = \"3s\""), ("hello", &hello, "")], None);
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let dispatcher = house.dispatcher.clone();
+        waiting.push(tokio::spawn(async move {
+            dispatcher.answer(&delivery(Some("loop"), ""), &FakeBroker::new()).await;
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        assert_eq!(house.call("hello", "").await.0, "ok");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    }
+    house.stopping.given_up.cancel();
+    for call in waiting {
+        call.await.unwrap();
     }
 }

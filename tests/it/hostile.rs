@@ -74,6 +74,7 @@ async fn misbehaving_plugins_are_answered_and_healthy_calls_are_unharmed() {
             let names = if (turn / methods.len()) % 4 == 0 { &methods } else { &quick };
             (names[turn % names.len()].clone(), b"x".to_vec())
         })
+        .await
     };
     crate::support::until("enough calls", Duration::from_secs(240), || async {
         load.ledger.confirmed() as u64 >= total

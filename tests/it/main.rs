@@ -1,6 +1,14 @@
 //! The integration tests, in one binary. Each module is one way of looking at
 //! the host; those that need a broker start a private one and share it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that cannot go on has failed, and says so"
+)]
 #![expect(unreachable_pub, reason = "one binary: what is public here is public to its modules")]
 
 mod support;

@@ -53,7 +53,8 @@ async fn swaps_under_load_fail_no_call_and_every_answer_is_of_one_version() {
     let queue = unique("swap");
     let (first, wasm) = version(0);
     let host = Host::start(&Options::new(&broker.amqp_url(), &queue), &[("version", &wasm)]);
-    let load = Load::start(&broker.amqp_url(), &queue, 500, |_| ("version".to_owned(), Vec::new()));
+    let load =
+        Load::start(&broker.amqp_url(), &queue, 500, |_| ("version".to_owned(), Vec::new())).await;
     let swaps = swaps();
     let mut last = first;
     for number in 1..=swaps {
@@ -129,6 +130,10 @@ async fn a_file_that_cannot_serve_changes_nothing_and_is_reported_once() {
         until(reason, Duration::from_secs(5), || async { host.log().contains(reason) }).await;
         assert_eq!(ask(&channel, &queue, "version").await, ("ok".to_owned(), mark.clone()));
     }
+    until("all reports", Duration::from_secs(5), || async {
+        host.log().matches("is refused").count() == 7
+    })
+    .await;
     // A look every five seconds finds the same broken file again and says nothing.
     let said = host.log().matches("is refused").count();
     tokio::time::sleep(Duration::from_millis(5500)).await;

@@ -174,6 +174,13 @@ impl Caller {
         }
     }
 
+    /// Closes the connection in order, for as long as a moment.
+    pub async fn close(self) {
+        let closing = self.connection.close(200, "done".into());
+        // The answer is already here; a broker that hangs must not hold it up.
+        let _closed = tokio::time::timeout(Duration::from_secs(1), closing).await;
+    }
+
     /// Asks the broker whether anybody listens, on a channel that may fail.
     async fn look_for_consumers(&self, name: &ShortString) -> Result<(), CallerError> {
         let failed = |error: lapin::Error| CallerError::Nobody(format!("lost the broker: {error}"));

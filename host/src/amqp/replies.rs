@@ -12,24 +12,25 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPHardError};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Channel, Confirmation, Connection, ErrorKind, Event};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Connector, OpenError};
 use super::convert;
+use super::topology::is_soft;
 use crate::config::BrokerUrl;
 use crate::dispatch::PublishError;
 use crate::message::Reply;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Held, Telemetry};
 
 /// How often a reply is offered to a queue that refuses it (`reject-publish`),
-/// with waits from 50 ms to 1 s: about ten seconds in all.
+/// with waits from 50 ms to 0.8 s: about eight seconds in all.
 const OFFERS: u32 = 14;
 
 /// How often a reply is sent alone before the broker's connection closing
-/// under it is called the reply's own fault.
+/// or its channel being closed over it is called the reply's own fault.
 const ALONE: u32 = 2;
 
 /// Publishes a session's replies.
@@ -41,7 +42,7 @@ pub(super) struct Replies {
     over: CancellationToken,
     telemetry: Telemetry,
     /// The connection that all replies share, while it lives.
-    shared: Mutex<Option<Arc<Link>>>,
+    shared: Mutex<Option<(Arc<Link>, Held)>>,
     /// The connection for one reply at a time.
     alone: Mutex<Option<Arc<Link>>>,
     next_id: AtomicU64,
@@ -54,6 +55,7 @@ pub(super) struct Replies {
 /// One connection in confirm mode.
 #[derive(Debug)]
 struct Link {
+    id: u64,
     connection: Connection,
     channel: Channel,
 }
@@ -73,8 +75,8 @@ impl Replies {
         url: BrokerUrl,
         over: CancellationToken,
         telemetry: Telemetry,
-    ) -> Result<Self, OpenError> {
-        let replies = Self {
+    ) -> Result<Arc<Self>, OpenError> {
+        let replies = Arc::new(Self {
             connector,
             url,
             over,
@@ -84,22 +86,21 @@ impl Replies {
             next_id: AtomicU64::new(0),
             prefix: format!("{:016x}", rand::random::<u64>()),
             under_way: StdMutex::default(),
-        };
+        });
         let link = replies.connect("replies").await?;
-        *replies.shared.lock().await = Some(link);
-        replies.telemetry.replying(true);
+        *replies.shared.lock().await = Some((link, replies.telemetry.replying()));
         Ok(replies)
     }
 
     /// Sends a reply until the broker has it, or will never have it.
-    pub(super) async fn publish(&self, reply: &Reply) -> Result<(), PublishError> {
+    pub(super) async fn publish(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
         tokio::select! {
             done = self.publish_until_taken(reply) => done,
             () = self.over.cancelled() => Err(PublishError::SessionLost),
         }
     }
 
-    async fn publish_until_taken(&self, reply: &Reply) -> Result<(), PublishError> {
+    async fn publish_until_taken(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
         let mut offers = 0;
         loop {
             let link = self.shared().await;
@@ -122,10 +123,11 @@ impl Replies {
     }
 
     /// Sends one suspect on a connection that it can close without harm.
-    async fn publish_alone(&self, reply: &Reply) -> Result<(), PublishError> {
+    async fn publish_alone(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
         let mut alone = self.alone.lock().await;
         let mut blamed = 0;
         let mut offers = 0;
+        let mut lost = 0;
         loop {
             let link = match alone.take() {
                 Some(link) => link,
@@ -148,13 +150,20 @@ impl Replies {
                     }
                     tokio::time::sleep(backoff(offers)).await;
                 }
-                Attempt::Lost(error) if is_internal_error(&error) => {
-                    blamed += 1;
-                    if blamed == ALONE {
-                        return Err(PublishError::Undeliverable);
+                Attempt::Lost(error) => {
+                    if is_refusal(&error) {
+                        // Not this reply's fault: none can be sent until
+                        // somebody gives the permission back.
+                        self.telemetry.replies_refused(&error.to_string());
+                    } else if is_answer(&error) {
+                        blamed += 1;
+                        if blamed == ALONE {
+                            return Err(PublishError::Undeliverable);
+                        }
                     }
+                    lost += 1;
+                    tokio::time::sleep(backoff(lost)).await;
                 }
-                Attempt::Lost(_) => {}
             }
         }
     }
@@ -202,30 +211,28 @@ impl Replies {
     }
 
     /// The shared connection, opened again if it was lost.
-    async fn shared(&self) -> Arc<Link> {
+    async fn shared(self: &Arc<Self>) -> Arc<Link> {
         let mut shared = self.shared.lock().await;
         match &*shared {
-            Some(link) => link.clone(),
+            Some((link, _)) => link.clone(),
             None => {
                 let link = self.reconnect("replies").await;
-                self.telemetry.replying(true);
-                *shared = Some(link.clone());
+                *shared = Some((link.clone(), self.telemetry.replying()));
                 link
             }
         }
     }
 
-    async fn discard(&self, lost: &Arc<Link>, error: &lapin::Error) {
+    async fn discard(&self, lost: &Link, error: &lapin::Error) {
         let mut shared = self.shared.lock().await;
-        if shared.as_ref().is_some_and(|link| Arc::ptr_eq(link, lost)) {
+        if shared.as_ref().is_some_and(|(link, _)| link.id == lost.id) {
             *shared = None;
-            self.telemetry.replying(false);
             self.telemetry.replies_lost(&error.to_string());
         }
     }
 
     /// Connects until it works; given up from outside when the session ends.
-    async fn reconnect(&self, purpose: &str) -> Arc<Link> {
+    async fn reconnect(self: &Arc<Self>, purpose: &str) -> Arc<Link> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -237,7 +244,7 @@ impl Replies {
         }
     }
 
-    async fn connect(&self, purpose: &str) -> Result<Arc<Link>, OpenError> {
+    async fn connect(self: &Arc<Self>, purpose: &str) -> Result<Arc<Link>, OpenError> {
         let connection = self.connector.connect(&self.url, purpose).await?;
         let opening = async {
             let channel = connection.create_channel().await?;
@@ -254,46 +261,49 @@ impl Replies {
                 )));
             }
         };
-        self.follow_alarms(&connection);
-        Ok(Arc::new(Link { connection, channel }))
+        let link = Arc::new(Link { id: rand::random(), connection, channel });
+        self.follow(&link);
+        Ok(link)
     }
 
-    /// Tells telemetry when the broker blocks publishing and when it ends.
-    fn follow_alarms(&self, connection: &Connection) {
-        let mut events = connection.events_listener();
-        let telemetry = self.telemetry.clone();
-        let over = self.over.clone();
+    /// Tells telemetry when the broker blocks publishing, and opens another
+    /// shared connection when this one is lost while nobody publishes.
+    fn follow(self: &Arc<Self>, link: &Arc<Link>) {
+        let mut events = link.connection.events_listener();
+        let (replies, link) = (Arc::downgrade(self), Arc::downgrade(link));
+        let (telemetry, over) = (self.telemetry.clone(), self.over.clone());
         tokio::spawn(async move {
-            let mut blocked = false;
-            loop {
+            let mut blocked = None;
+            let lost = loop {
                 let event = tokio::select! {
                     event = events.next() => event,
-                    () = over.cancelled() => None,
+                    () = over.cancelled() => return,
                 };
                 match event {
                     Some(Event::ConnectionBlocked(reason)) => {
-                        blocked = true;
-                        telemetry.blocked(Some(&reason));
+                        blocked = Some(telemetry.blocked(&reason));
                     }
-                    Some(Event::ConnectionUnblocked) => {
-                        blocked = false;
-                        telemetry.blocked(None);
-                    }
-                    Some(Event::Error(error)) if !error.is_amqp_soft_error() => break,
-                    None => break,
+                    Some(Event::ConnectionUnblocked) => blocked = None,
+                    Some(Event::Error(error)) if !error.is_amqp_soft_error() => break error,
                     Some(_) => {}
+                    None => return,
                 }
-            }
-            if blocked {
-                telemetry.blocked(None);
+            };
+            drop(blocked);
+            if let (Some(replies), Some(link)) = (replies.upgrade(), link.upgrade()) {
+                replies.discard(&link, &lost).await;
+                tokio::select! {
+                    _link = replies.shared() => {}
+                    () = over.cancelled() => {}
+                }
             }
         });
     }
 
     /// Closes what is open, for as long as `patience`.
     pub(super) async fn close(&self, patience: Duration) {
-        self.telemetry.replying(false);
-        let links = [self.shared.lock().await.take(), self.alone.lock().await.take()];
+        let shared = self.shared.lock().await.take().map(|(link, _)| link);
+        let links = [shared, self.alone.lock().await.take()];
         for link in links.into_iter().flatten() {
             let closing = link.connection.close(200, "done".into());
             // A blocked broker never answers; the process ends anyway.
@@ -303,13 +313,20 @@ impl Replies {
 }
 
 fn backoff(attempt: u32) -> Duration {
-    Duration::from_millis(50 << attempt.saturating_sub(1).min(4)).min(Duration::from_secs(1))
+    Duration::from_millis(50 << attempt.saturating_sub(1).min(4))
 }
 
-fn is_internal_error(error: &lapin::Error) -> bool {
+/// Whether the broker has closed the channel or connection over what was sent,
+/// and not because it stops or an operator asked for it.
+fn is_answer(error: &lapin::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ProtocolError(protocol)
-            if matches!(protocol.kind(), AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR))
+            if !matches!(protocol.kind(), AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED))
     )
+}
+
+/// Whether this host may not publish at all.
+fn is_refusal(error: &lapin::Error) -> bool {
+    is_soft(error, &AMQPSoftError::ACCESSREFUSED)
 }

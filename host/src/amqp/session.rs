@@ -32,11 +32,11 @@ pub struct Session {
     channel: Channel,
     consumer_tag: ShortString,
     queue: Arc<str>,
-    replies: Replies,
+    replies: Arc<Replies>,
     revoked: Revoked,
     over: CancellationToken,
     failed: watch::Receiver<Option<String>>,
-    broker: String,
+    url: BrokerUrl,
     timeout: Duration,
 }
 
@@ -57,18 +57,9 @@ pub enum Closed {
     Failed(String),
 }
 
-impl std::fmt::Display for Closed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cancelled => f.write_str("the consumer was cancelled"),
-            Self::Failed(reason) => f.write_str(reason),
-        }
-    }
-}
-
 impl Session {
     /// Connects twice and makes sure of the queue. Every step has the
-    /// connector's time limit. `first` is whether differences between the
+    /// connector's time limit. `say_differences` is whether differences between the
     /// queue and the configuration are worth a word.
     ///
     /// # Errors
@@ -79,13 +70,13 @@ impl Session {
         url: &BrokerUrl,
         queue: &QueueConfig,
         prefetch: u16,
-        first: bool,
+        say_differences: bool,
         telemetry: &Telemetry,
     ) -> Result<Self, OpenError> {
         let connection = connector.connect(url, "requests").await?;
         let failed = follow_failures(&connection);
         let opening = async {
-            topology::ensure_queue(&connection, queue, first).await?;
+            topology::ensure_queue(&connection, queue, say_differences).await?;
             let channel = connection.create_channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             lapin::Result::Ok(channel)
@@ -108,7 +99,7 @@ impl Session {
             revoked: Revoked::default(),
             over,
             failed,
-            broker: url.to_string(),
+            url: url.clone(),
             timeout,
         })
     }
@@ -118,7 +109,7 @@ impl Session {
     /// # Errors
     ///
     /// When the broker does not let us, or does not answer.
-    pub async fn consume(&self) -> Result<Incoming, Closed> {
+    pub async fn consume(&self) -> Result<Incoming, OpenError> {
         let consuming = self.channel.basic_consume(
             convert::short(&self.queue).unwrap_or_default(),
             self.consumer_tag.clone(),
@@ -129,8 +120,8 @@ impl Session {
             Ok(Ok(consumer)) => {
                 Ok(Incoming { consumer, queue: self.queue.clone(), revoked: self.revoked.clone() })
             }
-            Ok(Err(error)) => Err(Closed::Failed(error.to_string())),
-            Err(_) => Err(Closed::Failed(format!("no answer within {:?}", self.timeout))),
+            Ok(Err(error)) => Err(explain(&error, &self.url)),
+            Err(_) => Err(no_answer(&self.url, self.timeout)),
         }
     }
 
@@ -154,20 +145,21 @@ impl Session {
     }
 
     /// The broker, without its password.
-    pub fn broker(&self) -> &str {
-        &self.broker
+    pub fn broker(&self) -> String {
+        self.url.to_string()
     }
 
     /// Asks for no more deliveries. Those on their way still come, then
-    /// [`Closed::Cancelled`].
-    pub async fn cancel(&self) {
+    /// [`Closed::Cancelled`]. Returns whether the broker has agreed.
+    pub async fn cancel(&self) -> bool {
         let cancelling =
             self.channel.basic_cancel(self.consumer_tag.clone(), BasicCancelOptions::default());
         match tokio::time::timeout(CLOSE_PATIENCE, cancelling).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => debug!("the consumer was not cancelled in order: {error}"),
             Err(_) => debug!("the broker did not answer the cancellation"),
         }
+        false
     }
 
     /// Tells guests that their answers are no longer wanted.

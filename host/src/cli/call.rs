@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use serde_json::value::RawValue;
 
 use super::{USAGE, environment, output};
 use crate::amqp::{Caller, CallerError, Connector, Outgoing};
@@ -86,7 +87,7 @@ pub(super) fn run(args: &CallArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Answer::Error(error)) => {
-            output::error_line(&error.to_string());
+            output::error_line(&error);
             ExitCode::from(ERROR)
         }
         Err(Failed::Usage(text)) => {
@@ -134,8 +135,8 @@ fn call(args: &CallArgs) -> Result<Answer, Failed> {
 fn params(args: &CallArgs) -> Result<Params, Failed> {
     let usage = |text: String| Failed::Usage(text);
     if let Some(params) = &args.params {
-        return serde_json::from_str(params)
-            .map(Params::Json)
+        return serde_json::from_str::<&RawValue>(params)
+            .map(|json| Params::Json(json.get().to_owned()))
             .map_err(|error| usage(format!("`--params` is not JSON: {error}")));
     }
     match args.body.as_deref() {
@@ -188,7 +189,9 @@ async fn call_broker(
         body: request.body,
         timeout,
     };
-    let (properties, body) = caller.call(&outgoing).await.map_err(failed)?;
+    let called = caller.call(&outgoing).await;
+    caller.close().await;
+    let (properties, body) = called.map_err(failed)?;
     Ok(client::decode(dialect, &properties, body))
 }
 
@@ -210,8 +213,7 @@ async fn call_file(
     let config =
         resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment)
             .map_err(|problems| Failed::Usage(problems.to_string()))?;
-    let mut limits = config.limits;
-    limits.call_timeout = limits.call_timeout.min(timeout);
+    let limits = config.limits;
     let engine = Engine::new(1).map_err(usage)?;
     let plugins = Plugins::new(None);
     plugins.load_file(&engine, file, &limits).map_err(usage)?;
@@ -242,7 +244,9 @@ async fn call_file(
         revoked: Revoked::default(),
     };
     let replies = Kept::default();
-    dispatcher.answer(&delivery, &replies).await;
+    if tokio::time::timeout(timeout, dispatcher.answer(&delivery, &replies)).await.is_err() {
+        return Err(Failed::Late(CallerError::Late(timeout).to_string()));
+    }
     let reply = replies.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     let reply = reply
         .context("the call was not answered")

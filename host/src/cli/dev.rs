@@ -28,7 +28,7 @@ pub(super) fn run(args: &DevArgs, matches: &ArgMatches) -> ExitCode {
         ));
         return ExitCode::from(USAGE);
     }
-    if !args.serve.amqp_url.is_empty() {
+    if args.serve.amqp_url.iter().any(|url| !url.is_empty()) {
         output::error(
             "`dev` starts a broker of its own; to use another one, run `rpchost serve --amqp-url …`",
         );

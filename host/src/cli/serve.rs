@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -41,11 +41,13 @@ pub(super) async fn serve(config: Config, ready: impl FnMut(&Ready)) -> Result<(
     let signals = Signals::default();
     let stop = signals.stop.clone();
     listen_for_stop(&signals).map_err(ServeError::Failed)?;
+    // From now on SIGHUP does not end the process, also while plugins load.
+    let hangup = signal(SignalKind::hangup()).map_err(|error| ServeError::Failed(error.into()))?;
     let host = tokio::select! {
         host = Host::prepare(config) => host?,
         () = stop.cancelled() => return Ok(()),
     };
-    listen_for_rescan(host.rescan_handle()).map_err(ServeError::Failed)?;
+    rescan_on(hangup, host.rescan_handle());
     host.run(signals, ready).await
 }
 
@@ -97,13 +99,11 @@ fn listen_for_stop(signals: &Signals) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn listen_for_rescan(rescan: RescanHandle) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+fn rescan_on(mut hangup: Signal, rescan: RescanHandle) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             info!("looking at the plugin directory, as asked");
             rescan.rescan();
         }
     });
-    Ok(())
 }

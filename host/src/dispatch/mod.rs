@@ -100,19 +100,21 @@ impl Dispatcher {
                 self.telemetry.reply_address_refused(refused);
                 Settlement::Ack
             }
-            Ok(address) => match self.work(delivery, address).await {
-                Work::GivenBack => Settlement::Requeue,
-                Work::Nothing => Settlement::Ack,
-                Work::Answer(reply) => self.reply(reply, broker).await,
-            },
+            Ok(address) => {
+                let working = AssertUnwindSafe(self.work(delivery, address)).catch_unwind();
+                match working.await.unwrap_or_else(|_| self.panicked(delivery, address)) {
+                    Work::GivenBack => Settlement::Requeue,
+                    Work::Nothing => Settlement::Ack,
+                    Work::Answer(reply) => self.reply(reply, broker).await,
+                }
+            }
         };
         broker.settle(delivery.tag, settlement).await;
         self.telemetry.settled(settlement, delivery.received_at.elapsed());
         settlement
     }
 
-    /// Decodes, routes, admits, calls and encodes. A panic of ours on the way
-    /// is contained here and answered as `internal`.
+    /// Decodes, routes, admits, calls and encodes.
     async fn work(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
         let decoded = match self.acceptable(delivery) {
             Ok(()) => wire::decode(delivery, self.dialect),
@@ -120,19 +122,12 @@ impl Dispatcher {
         };
         let max_body = usize::try_from(self.limits.max_body).unwrap_or(usize::MAX);
         let (calls, mut encoder) = decoded.into_parts(max_body);
+        let alone = calls.len() == 1;
         let deadline = RequestDeadline::of(delivery);
         let run = stream::iter(calls)
             .map(|call| async {
                 let (request, to) = call.into_request();
-                let contained = AssertUnwindSafe(self.call(delivery, request, &deadline));
-                let answered = contained.catch_unwind().await.unwrap_or_else(|_| {
-                    self.telemetry.panicked();
-                    Some(Answered::unrouted(CallError::new(
-                        ErrorKind::Internal,
-                        "the host failed while it handled this request",
-                    )))
-                });
-                (to, answered)
+                (to, self.call(delivery, request, &deadline, alone).await)
             })
             .buffered(BATCH_CONCURRENCY);
         let mut run = std::pin::pin!(run);
@@ -147,12 +142,23 @@ impl Dispatcher {
                 None => break,
             }
         }
-        let (routing_key, direct) = match address {
-            ReplyAddress::Nobody => return Work::Nothing,
-            ReplyAddress::Queue(name) => (name, false),
-            ReplyAddress::Direct(name) => (name, true),
-        };
-        encoder.finish(delivery, routing_key, direct).map_or(Work::Nothing, Work::Answer)
+        finish(encoder, delivery, address)
+    }
+
+    /// The answer to a request that made the host itself fail.
+    fn panicked(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
+        self.telemetry.panicked();
+        let error =
+            CallError::new(ErrorKind::Internal, "the host failed while it handled this request");
+        let refused = wire::refuse(delivery, self.dialect, error);
+        let (calls, mut encoder) = refused.into_parts(usize::MAX);
+        for call in calls {
+            let (request, to) = call.into_request();
+            if let Err(error) = request {
+                encoder.push(&to, Answered::unrouted(error));
+            }
+        }
+        finish(encoder, delivery, address)
     }
 
     /// Bounds on the message itself.
@@ -177,6 +183,7 @@ impl Dispatcher {
         delivery: &Delivery,
         request: Result<Request, CallError>,
         deadline: &Result<RequestDeadline, CallError>,
+        alone: bool,
     ) -> Option<Answered> {
         let unrouted = |error| {
             let answered = Answered::unrouted(error);
@@ -204,7 +211,13 @@ impl Dispatcher {
                 format!("the request may have run before, and `{method}` does not run twice"),
             );
         }
-        let slot = match self.slots.admit(&plugin, deadline.at(), &self.stopping.draining).await {
+        // What must not run twice is not given back, and neither is a part of
+        // a batch, whose other parts may have run.
+        let never = CancellationToken::new();
+        let may_be_given_back = alone && !plugin.refuses_redelivery();
+        let stopping = if may_be_given_back { &self.stopping.draining } else { &never };
+        let several = self.plugins.several();
+        let slot = match self.slots.admit(&plugin, several, deadline.at(), stopping).await {
             Ok(slot) => slot,
             Err(Refused::Stopping) => return None,
             Err(Refused::Late) => {
@@ -244,4 +257,13 @@ impl Dispatcher {
             Err(PublishError::SessionLost) => Settlement::Requeue,
         }
     }
+}
+
+fn finish(encoder: wire::Encoder, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
+    let (routing_key, direct) = match address {
+        ReplyAddress::Nobody => return Work::Nothing,
+        ReplyAddress::Queue(name) => (name, false),
+        ReplyAddress::Direct(name) => (name, true),
+    };
+    encoder.finish(delivery, routing_key, direct).map_or(Work::Nothing, Work::Answer)
 }

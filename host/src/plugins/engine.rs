@@ -37,6 +37,9 @@ pub(super) const MAX_TABLES: u32 = 100;
 /// Elements of one table. componentize-py's largest stays below 20,000.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 200_000;
 
+/// Most memories of all calls together: 40 TiB of address space.
+const MOST_MEMORIES: u32 = 10_000;
+
 /// Most threads that compile. They run at the lowest priority, so that calls
 /// do not notice.
 const COMPILE_THREADS: usize = 2;
@@ -144,12 +147,14 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 fn pool(calls: usize) -> PoolingAllocationConfig {
     let calls = u32::try_from(calls).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
-    // A Rust component takes 3 core instances, 1 memory and 2 tables. Big
-    // ones take more; when they take all, calls are answered `overloaded`.
+    // As many as the biggest components would need in every slot, so that a
+    // slot is all that a call has to wait for. Only address space is taken: 4
+    // GiB for each memory, of which there are 128 TiB.
+    let memories = calls.saturating_mul(MAX_MEMORIES).min(MOST_MEMORIES).max(calls);
     pool.total_component_instances(calls)
-        .total_core_instances(calls.saturating_mul(20))
-        .total_memories(calls.saturating_mul(2))
-        .total_tables(calls.saturating_mul(8))
+        .total_core_instances(calls.saturating_mul(MAX_CORE_INSTANCES))
+        .total_memories(memories)
+        .total_tables(calls.saturating_mul(MAX_TABLES))
         .total_stacks(calls)
         .max_core_instances_per_component(MAX_CORE_INSTANCES)
         .max_memories_per_component(MAX_MEMORIES)

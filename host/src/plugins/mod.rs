@@ -80,14 +80,14 @@ impl Plugins {
         })
     }
 
+    /// Whether more than one plugin is served.
+    pub fn several(&self) -> bool {
+        self.table.load().methods() > 1
+    }
+
     /// Names of the plugins that are served now, sorted.
     pub fn names(&self) -> Vec<Arc<str>> {
         self.table.load().plugins().map(|plugin| plugin.id().name.clone()).collect()
-    }
-
-    /// The plugins that are served now, sorted by name.
-    pub fn all(&self) -> Vec<Arc<Plugin>> {
-        self.table.load().plugins().cloned().collect()
     }
 
     /// Serves one file, outside of any plugin directory. Blocks.

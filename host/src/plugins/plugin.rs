@@ -26,6 +26,10 @@ use crate::message::{
 /// because it waits in the host. Epochs come first: they bring a stack.
 const GRACE: Duration = Duration::from_millis(25);
 
+/// Longest data of a handler's error in bytes: room for a report, but an error
+/// is no way around the limits of a result.
+const MAX_ERROR_DATA: usize = 64 * 1024;
+
 /// Generated from `wit/`.
 #[allow(missing_docs, unreachable_pub, reason = "generated code")]
 mod bindings {
@@ -189,9 +193,29 @@ impl Plugin {
         match ended {
             Err(_) => Err(trap::timeout(&self.id.name, stage)),
             Ok(Err(error)) => Err(trap::classify(&self.id.name, &error, stage, store.data())),
-            Ok(Ok(Err(error))) => Err(application_error(error)),
+            Ok(Ok(Err(error))) => Err(self.application_error(error)),
             Ok(Ok(Ok(reply))) => self.accept(reply.body, reply.content_type, reply.headers),
         }
+    }
+
+    /// The handler's own error, with data that is small enough to be an error's.
+    fn application_error(&self, error: RpcError) -> CallError {
+        if let Some(bytes) = error.data.as_ref().map(String::len)
+            && bytes > MAX_ERROR_DATA
+        {
+            return CallError::new(
+                ErrorKind::ResourceExhausted,
+                format!(
+                    "the error of the plugin `{}` has {bytes} bytes of data, the limit is \
+                     {MAX_ERROR_DATA}",
+                    self.id.name
+                ),
+            );
+        }
+        let kind = ErrorKind::Application { code: error.code, retryable: error.retryable };
+        let mut call_error = CallError::new(kind, error.message);
+        call_error.data = error.data;
+        call_error
     }
 
     /// Checks a result against the limits of what can be sent.
@@ -245,13 +269,6 @@ fn check_initial_size(component: &Component, id: &PluginId, memory: u64) -> anyh
         bail!("it starts with a table of {elements} elements, the limit is {MAX_TABLE_ELEMENTS}");
     }
     Ok(())
-}
-
-fn application_error(error: RpcError) -> CallError {
-    let kind = ErrorKind::Application { code: error.code, retryable: error.retryable };
-    let mut call_error = CallError::new(kind, error.message);
-    call_error.data = error.data;
-    call_error
 }
 
 /// Passes a guest's output to the log, quoted so that it cannot forge lines.

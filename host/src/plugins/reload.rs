@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -31,6 +32,10 @@ const GRACE: Duration = CHANGE_SETTLES;
 
 /// Time between two looks that nothing has asked for.
 const PERIOD: Duration = Duration::from_secs(5);
+
+/// Least time between two looks, so that a log file written to in the plugin
+/// directory does not keep a core busy.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The writer's side of [`Plugins`].
 #[derive(Debug)]
@@ -135,6 +140,8 @@ impl Reloader {
                 () = bell.rung() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
             }
+            // What follows at once is seen by the same look.
+            tokio::time::sleep(PAUSE).await;
             let looked = tokio::task::spawn_blocking(move || {
                 let next = self.look();
                 (self, next)
@@ -212,7 +219,9 @@ impl Reloader {
             file.since = now;
             file.settled = false;
         }
-        if file.settled {
+        // Written twice within one tick of the file system's clock, a file
+        // looks as it did; the second event is all there is.
+        if file.settled && !hints.is_named(&name) {
             return None;
         }
         let due = file.since + QUIET;
@@ -247,6 +256,9 @@ impl Reloader {
         file.seen = Ok(contents.signature.clone());
         let key = (contents.digest.clone(), contents.config.clone());
         if file.tried.as_ref() == Some(&key) {
+            if file.served.as_ref() == Some(&key) {
+                file.reported = None;
+            }
             return None;
         }
         file.tried = Some(key.clone());
@@ -255,7 +267,10 @@ impl Reloader {
             return None;
         }
         let begun = Instant::now();
-        let loaded = contents.load(&self.engine, name, &self.limits);
+        // Nothing in a file may end the reloading.
+        let loading = AssertUnwindSafe(|| contents.load(&self.engine, name, &self.limits));
+        let loaded = std::panic::catch_unwind(loading)
+            .unwrap_or_else(|_| Err(anyhow!("the host failed while it loaded the file")));
         match loaded {
             Ok(plugin) => {
                 let took = begun.elapsed();
@@ -321,7 +336,11 @@ impl Reloader {
         let Ok(root) = self.directory.canonicalize() else { return };
         let Ok(metadata) = std::fs::metadata(&root) else { return };
         let identity = (root, metadata.dev(), metadata.ino());
-        if self.watch.as_ref().is_some_and(|(watched, _)| *watched == identity) {
+        if self
+            .watch
+            .as_ref()
+            .is_some_and(|(watched, watch)| *watched == identity && !watch.is_stale())
+        {
             return;
         }
         match Watch::start(&self.directory, &self.bell) {

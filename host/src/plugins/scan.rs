@@ -130,11 +130,15 @@ pub(super) fn is_name(stem: &str) -> bool {
 fn signature(root: &Path, stem: &str) -> anyhow::Result<Signature> {
     let wasm = resolve(root, &format!("{stem}.wasm"))?;
     let metadata = std::fs::metadata(&wasm).context("it cannot be looked at")?;
-    let config = match resolve(root, &format!("{stem}.toml"))
-        .and_then(|path| std::fs::metadata(path).context("its configuration cannot be looked at"))
-    {
-        Ok(metadata) => Some(Stamp::of(&metadata)),
-        Err(_) => None,
+    let config = format!("{stem}.toml");
+    let config = match std::fs::symlink_metadata(root.join(&config)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        // A configuration that cannot be used must not be taken for none.
+        _ => {
+            let unusable = || format!("its configuration `{config}` cannot be used");
+            let path = resolve(root, &config).with_context(unusable)?;
+            Some(Stamp::of(&std::fs::metadata(path).with_context(unusable)?))
+        }
     };
     Ok(Signature { wasm: Stamp::of(&metadata), config })
 }

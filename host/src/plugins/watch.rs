@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
@@ -28,7 +29,12 @@ pub(super) struct Hints {
 impl Hints {
     /// Whether a plugin's files need not be waited for.
     pub(super) fn is_complete(&self, name: &str) -> bool {
-        self.all || self.complete.contains(name)
+        self.all || self.is_named(name)
+    }
+
+    /// Whether something was done to just this plugin's files.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.complete.contains(name)
     }
 }
 
@@ -74,6 +80,9 @@ impl Bell {
 #[derive(Debug)]
 pub(super) struct Watch {
     _watcher: RecommendedWatcher,
+    /// Set when the directory went away: the system has forgotten the watch
+    /// then, even if the same directory comes back.
+    stale: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -87,9 +96,11 @@ impl Watch {
         let root = directory.canonicalize().map_err(notify::Error::io)?;
         let bell = bell.clone();
         let watched = root.clone();
+        let stale = Arc::new(AtomicBool::new(false));
+        let gone = stale.clone();
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<_>| match event {
-                Ok(event) => hint(&watched, &event, &bell),
+                Ok(event) => hint(&watched, &event, &bell, &gone),
                 Err(error) => {
                     debug!("the watcher lost sight of the plugin directory: {error}");
                     bell.ring_for_all();
@@ -101,33 +112,47 @@ impl Watch {
         {
             debug!("failed to watch the plugin directory's parent: {error}");
         }
-        Ok(Self { _watcher: watcher })
+        Ok(Self { _watcher: watcher, stale })
+    }
+
+    /// Whether another watch has to be started.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
     }
 }
 
-fn hint(root: &Path, event: &notify::Event, bell: &Bell) {
+fn hint(root: &Path, event: &notify::Event, bell: &Bell, stale: &AtomicBool) {
     if event.need_rescan() {
         return bell.ring_for_all();
     }
-    let settled = match event.kind {
+    let (closed, renamed) = match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => (true, false),
         // Our own reading; rescanning for it would never end.
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => true,
         EventKind::Access(_) => return,
-        _ => false,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => (false, true),
+        // Says again what `From` and `To` have said.
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => return,
+        _ => (false, false),
     };
     for path in &event.paths {
         if path.parent() == Some(root) {
-            bell.ring(settled.then(|| plugin_of(path)).flatten());
-            // A renamed entry that is no plugin may be what links go through,
-            // as the `..data` of Kubernetes.
-            if settled && plugin_of(path).is_none() {
-                bell.ring_for_all();
+            match plugin_of(path) {
+                Some(name) => bell.ring((closed || renamed).then_some(name)),
+                // What links may go through, as the `..data` of Kubernetes.
+                None if renamed && !is_hidden_plugin(path) => bell.ring_for_all(),
+                None => bell.ring(None),
             }
         } else if path == root {
+            stale.store(true, Ordering::Release);
             bell.ring_for_all();
         }
     }
+}
+
+/// Whether a name is that of a file on its way to being a plugin.
+fn is_hidden_plugin(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(b".") && !name.starts_with(b"..")
 }
 
 fn plugin_of(path: &Path) -> Option<String> {

@@ -1,9 +1,4 @@
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test says what is wrong by failing"
-)]
+//! A private broker through its life, and the end of its owner.
 
 use std::{env, io::BufRead as _};
 

@@ -13,6 +13,10 @@ use serde_json::value::RawValue;
 use super::{Call, CallId, Decoded, MAX_BATCH, Shape, error_code, error_data, retryable};
 use crate::message::{Arguments, CallError, ErrorKind, Outcome, Request, ReturnValue};
 
+/// Longest method name in bytes; as long as the property that names it in the
+/// other dialect can be.
+const MAX_METHOD: usize = 255;
+
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 /// Whether a body is a JSON object, or an array that begins with one, with a
@@ -103,6 +107,9 @@ fn request(members: &Members<'_>) -> Result<Request, String> {
         .get("method")
         .and_then(|method| serde_json::from_str::<String>(method.get()).ok())
         .ok_or("`method` must be a string")?;
+    if method.len() > MAX_METHOD {
+        return Err(format!("`method` has {} bytes, the limit is {MAX_METHOD}", method.len()));
+    }
     let arguments = match members.get("params") {
         None => Bytes::new(),
         Some(params) => match first_byte(params.get().as_bytes()) {
@@ -134,17 +141,15 @@ pub(super) fn encode(body: &mut Vec<u8>, id: &str, outcome: &Outcome) {
             encode_result(body, value);
         }
         Err(error) => {
-            let error = json!({
-                "code": error_code(error.kind),
-                "message": error.message,
-                "data": {
-                    "kind": error.kind.name(),
-                    "retryable": retryable(error.kind),
-                    "data": error_data(error),
-                },
-            });
-            body.extend_from_slice(b"\"error\":");
-            body.extend_from_slice(error.to_string().as_bytes());
+            let error = format!(
+                r#""error":{{"code":{},"message":{},"data":{{"kind":"{}","retryable":{},"data":{}}}}}"#,
+                error_code(error.kind),
+                json!(error.message),
+                error.kind.name(),
+                retryable(error.kind),
+                error_data(error),
+            );
+            body.extend_from_slice(error.as_bytes());
         }
     }
     body.extend_from_slice(b",\"id\":");

@@ -7,10 +7,13 @@
 mod jsonrpc;
 mod plain;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::json;
+use serde_json::value::RawValue;
 
-use crate::message::{Answered, CallError, Delivery, ErrorKind, Reply, Request};
+use crate::message::{Answered, CallError, Delivery, ErrorKind, Outcome, Reply, Request};
 
 /// A dialect as configured for a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,9 +120,9 @@ pub struct Encoder {
 }
 
 impl Decoded {
-    /// Splits the message into its calls and the encoder of their answers. A
-    /// batch's reply body is kept to about `limit` bytes: results that do not
-    /// fit are answered as `resource-exhausted`.
+    /// Splits the message into its calls and the encoder of their answers. The
+    /// reply's body is kept to about `limit` bytes: results that do not fit
+    /// are answered as `resource-exhausted`.
     pub fn into_parts(self, limit: usize) -> (Vec<Call>, Encoder) {
         let encoder = Encoder {
             shape: self.shape,
@@ -161,44 +164,61 @@ impl Encoder {
             self.plugin = None;
         }
         self.answers += 1;
-        let mut outcome = answered.outcome;
-        if matches!(self.shape, Shape::JsonRpcBatch)
-            && let Ok(value) = &outcome
-            && self.body.len().saturating_add(value.body.len()) > self.limit
-        {
-            outcome = Err(CallError::new(
-                ErrorKind::ResourceExhausted,
-                format!("the results of this batch exceed the limit of {} bytes", self.limit),
-            ));
-        }
-        if let (Err(error), "ok") = (&outcome, self.status) {
-            self.status = error.kind.name();
-        }
-        match (&self.shape, outcome) {
+        let failed = match (&self.shape, answered.outcome) {
             (Shape::Plain, Ok(value)) => {
                 self.body = value.body.into();
                 self.content_type = value.content_type;
                 self.headers = value.headers;
+                None
             }
             (Shape::Plain, Err(error)) => {
                 self.body = plain::encode_error(&error);
                 self.content_type = Some(JSON.to_owned());
                 self.kind = Some("error");
+                Some(error.kind)
             }
             (Shape::JsonRpcSingle | Shape::JsonRpcBatch, outcome) => {
-                if matches!(self.shape, Shape::JsonRpcBatch) {
-                    self.body.push(if self.answers == 1 { b'[' } else { b',' });
-                }
-                let id = match &to.0 {
-                    CallId::Json(id) => id.as_str(),
-                    CallId::None | CallId::Notification => "null",
-                };
-                jsonrpc::encode(&mut self.body, id, &outcome);
-                self.content_type = Some(JSON.to_owned());
-                if let (Shape::JsonRpcSingle, Ok(value)) = (&self.shape, outcome) {
-                    self.headers = value.headers;
-                }
+                self.push_json_rpc(&to.0, outcome)
             }
+        };
+        if let (Some(kind), "ok") = (failed, self.status) {
+            self.status = kind.name();
+        }
+    }
+
+    /// Appends one response. Returns the kind of error that it became.
+    fn push_json_rpc(&mut self, id: &CallId, outcome: Outcome) -> Option<ErrorKind> {
+        if matches!(self.shape, Shape::JsonRpcBatch) {
+            self.body.push(if self.answers == 1 { b'[' } else { b',' });
+        }
+        let id = match id {
+            CallId::Json(id) => id.as_str(),
+            CallId::None | CallId::Notification => "null",
+        };
+        self.content_type = Some(JSON.to_owned());
+        let begin = self.body.len();
+        jsonrpc::encode(&mut self.body, id, &outcome);
+        // Checked as encoded: text can grow sixfold on its way into JSON.
+        let too_large = outcome.is_ok() && self.body.len() > self.limit;
+        let outcome = if too_large {
+            self.body.truncate(begin);
+            let error = CallError::new(
+                ErrorKind::ResourceExhausted,
+                format!("the reply with this result exceeds the limit of {} bytes", self.limit),
+            );
+            let outcome = Err(error);
+            jsonrpc::encode(&mut self.body, id, &outcome);
+            outcome
+        } else {
+            outcome
+        };
+        match outcome {
+            Ok(value) if matches!(self.shape, Shape::JsonRpcSingle) => {
+                self.headers = value.headers;
+                None
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.kind),
         }
     }
 
@@ -275,12 +295,13 @@ pub fn retryable(kind: ErrorKind) -> bool {
     }
 }
 
-/// An error's data as a JSON value: what parses is passed on as it is, what
-/// does not is sent as a string.
-fn error_data(error: &CallError) -> serde_json::Value {
+/// An error's data as a JSON text: what parses is passed on byte for byte,
+/// what does not is sent as a string.
+fn error_data(error: &CallError) -> Cow<'_, str> {
     match &error.data {
-        None => serde_json::Value::Null,
-        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        None => Cow::Borrowed("null"),
+        Some(text) if serde_json::from_str::<&RawValue>(text).is_ok() => Cow::Borrowed(text.trim()),
+        Some(text) => Cow::Owned(json!(text).to_string()),
     }
 }
 

@@ -11,11 +11,9 @@ use crate::message::{Arguments, CallError, Delivery, Properties, Request};
 
 /// The method that a message names outside its body.
 pub(super) fn method(properties: &Properties) -> Option<&str> {
-    properties
-        .kind
-        .as_deref()
-        .or_else(|| properties.text_header("rpc-method"))
-        .filter(|name| !name.is_empty())
+    let named = |name: &&str| !name.is_empty();
+    let header = || properties.text_header("rpc-method").filter(named);
+    properties.kind.as_deref().filter(named).or_else(header)
 }
 
 pub(super) fn decode(delivery: &Delivery) -> Request {
@@ -26,15 +24,13 @@ pub(super) fn decode(delivery: &Delivery) -> Request {
 }
 
 pub(super) fn encode_error(error: &CallError) -> Vec<u8> {
-    json!({
-        "error": {
-            "code": error_code(error.kind),
-            "kind": error.kind.name(),
-            "message": error.message,
-            "retryable": retryable(error.kind),
-            "data": error_data(error),
-        }
-    })
-    .to_string()
+    format!(
+        r#"{{"error":{{"code":{},"kind":"{}","message":{},"retryable":{},"data":{}}}}}"#,
+        error_code(error.kind),
+        error.kind.name(),
+        json!(error.message),
+        retryable(error.kind),
+        error_data(error),
+    )
     .into_bytes()
 }

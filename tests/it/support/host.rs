@@ -49,25 +49,17 @@ pub struct Options {
     pub queue: String,
     /// More arguments.
     pub args: Vec<String>,
-    /// Serve another's plugin directory instead of one's own.
-    pub plugins: Option<PathBuf>,
 }
 
 impl Options {
     /// The shared broker and a queue.
     pub fn new(url: &str, queue: &str) -> Self {
-        Self { url: url.to_owned(), queue: queue.to_owned(), args: Vec::new(), plugins: None }
+        Self { url: url.to_owned(), queue: queue.to_owned(), args: Vec::new() }
     }
 
     /// More arguments.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
-        self
-    }
-
-    /// Another's plugin directory.
-    pub fn plugins(mut self, directory: &Path) -> Self {
-        self.plugins = Some(directory.to_owned());
         self
     }
 }
@@ -80,7 +72,7 @@ impl Host {
     /// When the line does not come; with the host's log.
     pub fn start(options: &Options, plugins: &[(&str, &[u8])]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let folder = options.plugins.clone().unwrap_or_else(|| directory.path().join("plugins"));
+        let folder = directory.path().join("plugins");
         std::fs::create_dir_all(&folder).expect("the plugin directory");
         for (name, wasm) in plugins {
             std::fs::write(folder.join(format!("{name}.wasm")), wasm).expect("a plugin");

@@ -72,6 +72,13 @@ impl Ledger {
         self.count(|entry| entry.confirmed && entry.answers.is_empty())
     }
 
+    /// Ids and methods of those, for the person who looks for the reason.
+    fn unanswered(&self) -> Vec<(String, String)> {
+        let entries = self.entries.lock().expect("the ledger");
+        let lost = entries.iter().filter(|(_, entry)| entry.confirmed && entry.answers.is_empty());
+        lost.map(|(id, entry)| (id.clone(), entry.method.clone())).take(10).collect()
+    }
+
     /// Answers beyond the first.
     pub fn duplicates(&self) -> usize {
         let entries = self.entries.lock().expect("the ledger");
@@ -98,9 +105,10 @@ impl Ledger {
         while self.lost() > 0 {
             assert!(
                 begun.elapsed() < patience,
-                "{} of {} confirmed requests have no answer",
+                "{} of {} confirmed requests have no answer: {:?}",
                 self.lost(),
-                self.confirmed()
+                self.confirmed(),
+                self.unanswered()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -124,7 +132,12 @@ pub struct Load {
 impl Load {
     /// Sends `rate` requests a second to `queue`; `make` gives each its method
     /// and body.
-    pub fn start(
+    ///
+    /// # Panics
+    ///
+    /// When the reply queue cannot be declared; answers have to have a home
+    /// before anything is asked.
+    pub async fn start(
         url: &str,
         queue: &str,
         rate: u32,
@@ -133,6 +146,7 @@ impl Load {
         let ledger = Ledger::default();
         let (stop, over) = (CancellationToken::new(), CancellationToken::new());
         let replies = super::unique("replies");
+        declare_replies(&super::broker::connect(url).await, &replies).await.expect("a reply queue");
         let mut tasks = JoinSet::new();
         tasks.spawn(again_and_again(over.clone(), {
             let (url, replies, ledger) = (url.to_owned(), replies.clone(), ledger.clone());
@@ -190,11 +204,16 @@ where
     }
 }
 
-async fn receive(url: String, replies: String, ledger: Ledger) -> lapin::Result<()> {
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+async fn declare_replies(connection: &Connection, name: &str) -> lapin::Result<Channel> {
     let channel = connection.create_channel().await?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(replies.as_str().into(), durable, FieldTable::default()).await?;
+    channel.queue_declare(name.into(), durable, FieldTable::default()).await?;
+    Ok(channel)
+}
+
+async fn receive(url: String, replies: String, ledger: Ledger) -> lapin::Result<()> {
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+    let channel = declare_replies(&connection, &replies).await?;
     channel.basic_qos(200, BasicQosOptions::default()).await?;
     let mut incoming = channel
         .basic_consume(
