@@ -28,7 +28,7 @@ async fn durable_queue(url: &str, name: &str) {
 /// Every fourth call takes fifty milliseconds, so that there is always work
 /// under way.
 fn work(number: u64) -> (String, Vec<u8>) {
-    let method = if number % 4 == 0 { "misbehave.slow-50" } else { "misbehave" };
+    let method = if number.is_multiple_of(4) { "misbehave.slow-50" } else { "misbehave" };
     (method.to_owned(), number.to_string().into_bytes())
 }
 
