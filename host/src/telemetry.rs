@@ -37,6 +37,7 @@ struct Metrics {
     replies: IntCounterVec,
     addresses_refused: IntCounterVec,
     panics: IntCounter,
+    replayed: IntCounter,
     plugin_loads: IntCounterVec,
     plugins: IntGauge,
     connected: IntGauge,
@@ -133,6 +134,11 @@ impl Telemetry {
         if let Err(error) = &answered.outcome {
             debug!(plugin, status, "{:?}", error.message);
         }
+    }
+
+    /// A redelivered request was answered out of memory.
+    pub fn replayed(&self) {
+        self.0.replayed.inc();
     }
 
     /// Host code panicked while it handled a request.
@@ -334,6 +340,10 @@ impl Metrics {
                 "rpchost_reply_addresses_refused_total",
                 "Requests whose reply address is not answered, by reason.",
                 &["reason"],
+            )?,
+            replayed: counter(
+                "rpchost_replayed_total",
+                "Redelivered requests answered without running again.",
             )?,
             panics: counter("rpchost_panics_total", "Faults of the host itself.")?,
             plugin_loads: counters(

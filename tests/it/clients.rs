@@ -10,6 +10,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
+use rpchost::private_broker::PrivateBroker;
 
 use crate::support::host::{Host, Options};
 use crate::support::ledger::{call, header};
@@ -114,4 +115,48 @@ async fn the_python_caller_of_the_examples_gets_its_answer() {
     assert_eq!(String::from_utf8_lossy(&good.stdout).trim(), "832040", "{good:?}");
     let bad = run("93");
     assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+}
+
+/// Opens a TLS listener on the shared broker: its port, and the certificate
+/// that has to be trusted.
+async fn tls_listener(broker: &PrivateBroker) -> (u16, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = format!(
+        "rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}}}, \
+         [{{certfile, \"{}\"}}, {{keyfile, \"{}\"}}], 1).",
+        cert.display(),
+        key.display()
+    );
+    broker.ctl(&["eval", &start]).await.unwrap();
+    (port, directory)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_behind_tls_is_served_if_it_is_trusted() {
+    let broker = broker::shared().await;
+    let (port, directory) = tls_listener(broker).await;
+    let queue = unique("tls");
+    let url = format!("amqps://guest:guest@localhost:{port}/%2f");
+    let cert = directory.path().join("cert.pem");
+    let options = Options::new(&url, &queue).args(&["--tls-ca", cert.to_str().unwrap()]);
+    let _host = Host::start(&options, &[("fib", &guests::built("fib"))]);
+    let connection = broker::connect(&broker.amqp_url()).await;
+    let channel = connection.create_channel().await.unwrap();
+    let reply = call(&channel, &queue, BasicProperties::default(), b"30").await;
+    assert_eq!(reply.data, b"832040");
+    // Nobody has said that this certificate is to be trusted.
+    let untrusted = crate::support::host::command(&["serve", "--connect-attempts", "1"])
+        .env("RPCHOST_AMQP_URL", &url)
+        .args(["--admin", "off", "--plugins"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&untrusted.stderr);
+    assert_eq!(untrusted.status.code(), Some(1), "{said}");
+    assert!(said.to_lowercase().contains("certificate"), "{said}");
 }

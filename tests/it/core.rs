@@ -314,6 +314,34 @@ async fn a_plugin_may_refuse_to_run_twice() {
     assert_eq!(error(&reply)["code"], -32009);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_may_have_its_answers_given_again() {
+    let clock = guests::built("misbehave");
+    let house = house(&[("misbehave", &clock, "on-redelivery = \"replay\"")], None);
+    let mut asked = delivery(Some("misbehave.clock"), "x");
+    asked.properties.message_id = Some("m-1".to_owned());
+    let first = house.reply(&asked).await.body;
+    // Not redelivered: another request, run again.
+    assert_ne!(house.reply(&asked).await.body, first);
+    let second = {
+        asked.redelivered = true;
+        house.reply(&asked).await
+    };
+    assert_ne!(second.body, first, "the latest answer is the one that is known");
+    assert_eq!(house.reply(&asked).await.body, second.body);
+    assert_eq!(header(&second, "rpchost-redelivered").as_deref(), Some("true"));
+    for change in [
+        |asked: &mut Delivery| asked.properties.message_id = Some("m-2".to_owned()),
+        |asked: &mut Delivery| asked.properties.message_id = None,
+        |asked: &mut Delivery| asked.properties.user_id = Some("other".to_owned()),
+        |asked: &mut Delivery| asked.body = Bytes::from_static(b"y"),
+    ] {
+        let mut other = asked.clone();
+        change(&mut other);
+        assert_ne!(house.reply(&other).await.body, second.body, "{:?}", other.properties);
+    }
+}
+
 #[tokio::test]
 async fn a_plugins_own_limits_hold() {
     let guest = guests::guest("loop").wasm;

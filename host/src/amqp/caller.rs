@@ -135,7 +135,8 @@ impl Caller {
         let mut properties = BasicProperties::default()
             .with_reply_to(self.reply_queue.clone())
             .with_expiration(short(&milliseconds.to_string()).unwrap_or_default())
-            .with_correlation_id(short(&id).unwrap_or_default());
+            .with_correlation_id(short(&id).unwrap_or_default())
+            .with_message_id(short(&id).unwrap_or_default());
         if let Some(kind) = &request.kind {
             let kind = short(kind).ok_or_else(|| {
                 CallerError::Nobody("the method's name is longer than 255 bytes".to_owned())

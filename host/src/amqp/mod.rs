@@ -10,6 +10,7 @@ mod connect;
 mod convert;
 mod replies;
 mod session;
+mod settle;
 mod topology;
 
 pub use connect::{Connector, OpenError};

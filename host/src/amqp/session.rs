@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer, Event};
 use tokio::sync::watch;
@@ -15,6 +13,7 @@ use tracing::debug;
 
 use super::connect::{Connector, OpenError, explain};
 use super::replies::Replies;
+use super::settle::Settler;
 use super::{convert, topology};
 use crate::config::{BrokerUrl, QueueConfig};
 use crate::dispatch::{Broker, PublishError};
@@ -32,6 +31,7 @@ pub struct Session {
     channel: Channel,
     consumer_tag: ShortString,
     queue: Arc<str>,
+    settler: Settler,
     replies: Arc<Replies>,
     revoked: Revoked,
     over: CancellationToken,
@@ -89,12 +89,14 @@ impl Session {
         let over = CancellationToken::new();
         let replies =
             Replies::open(connector.clone(), url.clone(), over.clone(), telemetry.clone()).await?;
+        let settler = Settler::start(channel.clone());
         let consumer_tag = format!("rpchost-{:016x}", rand::random::<u64>());
         Ok(Self {
             connection,
             channel,
             consumer_tag: convert::short(&consumer_tag).unwrap_or_default(),
             queue: Arc::from(queue.name.as_str()),
+            settler,
             replies,
             revoked: Revoked::default(),
             over,
@@ -175,17 +177,20 @@ impl Session {
 
     /// Closes in order, so that every settlement has reached the broker.
     pub async fn close(self) {
+        let Self { connection, channel, settler, replies, revoked, over, .. } = self;
         let closing = async {
-            self.channel.close(200, "done".into()).await?;
-            self.connection.close(200, "done".into()).await
+            settler.finish().await;
+            channel.close(200, "done".into()).await?;
+            connection.close(200, "done".into()).await
         };
         match tokio::time::timeout(CLOSE_PATIENCE, closing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!("the session was not closed in order: {error}"),
             Err(_) => debug!("the broker did not answer the closing"),
         }
-        self.replies.close(CLOSE_PATIENCE).await;
-        self.abandon();
+        replies.close(CLOSE_PATIENCE).await;
+        revoked.set();
+        over.cancel();
     }
 }
 
@@ -235,17 +240,6 @@ impl Broker for Session {
     }
 
     async fn settle(&self, tag: u64, settlement: Settlement) {
-        // On the channel that delivered it: tags mean nothing elsewhere.
-        let settled = match settlement {
-            Settlement::Ack => self.channel.basic_ack(tag, BasicAckOptions::default()).await,
-            Settlement::Requeue => {
-                let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-                self.channel.basic_nack(tag, options).await
-            }
-        };
-        if let Err(error) = settled {
-            // The channel is gone, and with it the delivery: it comes again.
-            debug!(tag, "a delivery was not settled: {error}");
-        }
+        self.settler.settle(tag, settlement).await;
     }
 }

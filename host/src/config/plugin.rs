@@ -46,6 +46,8 @@ pub enum OnRedelivery {
     Run,
     /// Answer `maybe-executed`: for handlers whose effects must not happen twice.
     Refuse,
+    /// Give the same answer again where this host still knows it, else run it.
+    Replay,
 }
 
 /// How a plugin is called.
@@ -81,7 +83,11 @@ impl PluginConfig {
             on_redelivery: read(&table, "on-redelivery", &mut problems, |raw| {
                 one_of(
                     raw.text()?,
-                    &[("run", OnRedelivery::Run), ("refuse", OnRedelivery::Refuse)],
+                    &[
+                        ("run", OnRedelivery::Run),
+                        ("refuse", OnRedelivery::Refuse),
+                        ("replay", OnRedelivery::Replay),
+                    ],
                     &[],
                 )
             })
@@ -155,7 +161,7 @@ mod tests {
             ),
             ("max-concurrency = '4'", "`\"4\"` is a string; write a whole number, without quotes"),
             ("instances = 'reuse'", "`reuse` is not available in this version; write `per-call`"),
-            ("on-redelivery = 'maybe'", "`maybe` is not known; write `run` or `refuse`"),
+            ("on-redelivery = 'maybe'", "`maybe` is not known; write `run`, `refuse` or `replay`"),
             ("kind = 'daemon'", "`daemon` is not known; write `handler`, `typed` or `command`"),
             ("kind = ['typed', 'handler']", "2 values stand where one is expected"),
             ("timout = '1s'", "is not a key; did you mean `timeout`?"),

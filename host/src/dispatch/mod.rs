@@ -6,6 +6,7 @@
 
 mod admit;
 mod deadline;
+mod repeats;
 mod reply_address;
 
 use std::future::Future;
@@ -15,14 +16,16 @@ use std::time::Instant;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use crate::config::Limits;
+use crate::config::{Limits, OnRedelivery};
 use crate::message::{Answered, CallError, Delivery, ErrorKind, Reply, Request, Settlement};
 use crate::plugins::{Invocation, Plugins};
 use crate::telemetry::Telemetry;
 use crate::wire::{self, Dialect};
 use admit::{Refused, Slots};
 use deadline::RequestDeadline;
+use repeats::{Key, Repeats};
 pub use reply_address::{AddressRefused, ReplyAddress, ReplyPolicy};
 
 /// Calls of one batch that run at once. Together with the bound on a batch it
@@ -67,6 +70,7 @@ pub struct Dispatcher {
     limits: Limits,
     addresses: ReplyPolicy,
     slots: Arc<Slots>,
+    repeats: Repeats,
     stopping: Stopping,
     telemetry: Telemetry,
 }
@@ -89,7 +93,8 @@ impl Dispatcher {
         telemetry: Telemetry,
     ) -> Self {
         let slots = Arc::new(Slots::new(limits.max_in_flight));
-        Self { plugins, dialect, limits, addresses, slots, stopping, telemetry }
+        let repeats = Repeats::new();
+        Self { plugins, dialect, limits, addresses, slots, repeats, stopping, telemetry }
     }
 
     /// Serves one delivery. Cannot fail: every path settles it exactly once.
@@ -101,7 +106,8 @@ impl Dispatcher {
                 Settlement::Ack
             }
             Ok(address) => {
-                let working = AssertUnwindSafe(self.work(delivery, address)).catch_unwind();
+                let work = self.work(delivery, address).instrument(span(delivery));
+                let working = AssertUnwindSafe(work).catch_unwind();
                 match working.await.unwrap_or_else(|_| self.panicked(delivery, address)) {
                     Work::GivenBack => Settlement::Requeue,
                     Work::Nothing => Settlement::Ack,
@@ -205,16 +211,27 @@ impl Dispatcher {
             self.telemetry.answered(&answered, None);
             Some(answered)
         };
-        if delivery.redelivered && plugin.refuses_redelivery() {
+        let once = plugin.on_redelivery() == OnRedelivery::Refuse;
+        if delivery.redelivered && once {
             return refuse(
                 ErrorKind::MaybeExecuted,
                 format!("the request may have run before, and `{method}` does not run twice"),
             );
         }
+        let key = match plugin.on_redelivery() {
+            OnRedelivery::Replay => Key::of(delivery, &method),
+            OnRedelivery::Run | OnRedelivery::Refuse => None,
+        };
+        if delivery.redelivered
+            && let Some(known) = key.as_ref().and_then(|key| self.repeats.recall(key))
+        {
+            self.telemetry.replayed();
+            return Some(known);
+        }
         // What must not run twice is not given back, and neither is a part of
         // a batch, whose other parts may have run.
         let never = CancellationToken::new();
-        let may_be_given_back = alone && !plugin.refuses_redelivery();
+        let may_be_given_back = alone && !once;
         let stopping = if may_be_given_back { &self.stopping.draining } else { &never };
         let several = self.plugins.several();
         let slot = match self.slots.admit(&plugin, several, deadline.at(), stopping).await {
@@ -241,6 +258,9 @@ impl Dispatcher {
         drop(slot);
         let answered = Answered { outcome, plugin: Some(plugin.id().clone()) };
         self.telemetry.answered(&answered, Some(started.elapsed()));
+        if let Some(key) = key {
+            self.repeats.remember(key, &answered);
+        }
         Some(answered)
     }
 
@@ -257,6 +277,30 @@ impl Dispatcher {
             Err(PublishError::SessionLost) => Settlement::Requeue,
         }
     }
+}
+
+/// What every log line about a request carries, the guest's own included. Off,
+/// and then free, unless guests' lines are asked for.
+fn span(delivery: &Delivery) -> tracing::Span {
+    let properties = &delivery.properties;
+    let span = tracing::debug_span!(
+        target: "guest",
+        "request",
+        correlation_id = tracing::field::Empty,
+        traceparent = tracing::field::Empty,
+        tracestate = tracing::field::Empty,
+    );
+    if !span.is_disabled() {
+        if let Some(id) = &properties.correlation_id {
+            span.record("correlation_id", tracing::field::debug(String::from_utf8_lossy(id)));
+        }
+        for name in ["traceparent", "tracestate"] {
+            if let Some(text) = properties.text_header(name) {
+                span.record(name, tracing::field::debug(text));
+            }
+        }
+    }
+    span
 }
 
 fn finish(encoder: wire::Encoder, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {

@@ -160,9 +160,9 @@ impl Plugin {
         self.max_concurrency
     }
 
-    /// Whether it may run a request that may have run before.
-    pub fn refuses_redelivery(&self) -> bool {
-        self.on_redelivery == OnRedelivery::Refuse
+    /// What becomes of a request that may have run before.
+    pub fn on_redelivery(&self) -> OnRedelivery {
+        self.on_redelivery
     }
 
     /// Runs one call in a fresh instance. Never longer than the deadline of
