@@ -75,7 +75,7 @@ step "build and tests"
 if [ -n "$quick" ]; then
     cargo test --release --locked --workspace -- \
         --skip private_broker --skip clients:: --skip hostile:: --skip faults:: \
-        --skip messages:: --skip command_line:: --skip reload::
+        --skip messages:: --skip frames:: --skip command_line:: --skip reload::
 else
     cargo test --release --locked --workspace
 fi

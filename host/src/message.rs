@@ -73,8 +73,9 @@ impl Revoked {
 /// a request can use them.
 #[derive(Debug, Clone, Default)]
 pub struct Properties {
-    /// Where the answer goes. An empty one counts as absent.
-    pub reply_to: Option<String>,
+    /// Where the answer goes, byte for byte: a queue's name need not be text.
+    /// An empty one counts as absent.
+    pub reply_to: Option<Bytes>,
     /// Copied to the reply byte for byte.
     pub correlation_id: Option<Bytes>,
     /// MIME type of the body.
@@ -97,6 +98,8 @@ pub struct Properties {
     pub timestamp: Option<u64>,
     /// Application headers in the order of the broker's table.
     pub headers: Vec<(String, HeaderValue)>,
+    /// Why the headers could not be read, if they could not.
+    pub headers_lost: Option<String>,
 }
 
 impl Properties {
@@ -333,7 +336,7 @@ impl PluginId {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// The request's `reply_to`.
-    pub routing_key: String,
+    pub routing_key: Bytes,
     /// Whether the address belongs to RabbitMQ's direct reply-to, whose
     /// replies cannot be returned.
     pub direct: bool,

@@ -90,19 +90,28 @@ enum End {
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 
 impl Host {
+    /// Checks what has to be there before anything is begun.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Configuration`] when there is no plugin directory.
+    pub fn check(config: &Config) -> Result<(), ServeError> {
+        if config.plugins.is_dir() {
+            return Ok(());
+        }
+        Err(ServeError::Configuration(anyhow::anyhow!(
+            "the plugin directory `{}` does not exist; make it, or name another with `--plugins`",
+            config.plugins.display()
+        )))
+    }
+
     /// Takes the admin address and loads what is in the plugin directory.
     ///
     /// # Errors
     ///
     /// [`ServeError::Configuration`] where the configuration cannot work.
     pub async fn prepare(config: Config) -> Result<Self, ServeError> {
-        if !config.plugins.is_dir() {
-            return Err(ServeError::Configuration(anyhow::anyhow!(
-                "the plugin directory `{}` does not exist; make it, or name another with \
-                 `--plugins`",
-                config.plugins.display()
-            )));
-        }
+        Self::check(&config)?;
         let admin = match config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(|error| {
                 ServeError::Configuration(

@@ -369,7 +369,7 @@ async fn a_request_that_must_not_be_answered_is_settled_and_not_run() {
     let house = wat(&["hello"]);
     for address in ["rpc_queue", "amq.rabbitmq.reply-to.x.y", "amq.rabbitmq.reply-to"] {
         let mut asked = delivery(Some("hello"), "");
-        asked.properties.reply_to = Some(address.to_owned());
+        asked.properties.reply_to = Some(address.into());
         let broker = FakeBroker::new();
         assert_eq!(house.dispatcher.answer(&asked, &broker).await, Settlement::Ack);
         assert_eq!(broker.done(), [Done::Settled(7, Settlement::Ack)], "{address}");
@@ -379,7 +379,7 @@ async fn a_request_that_must_not_be_answered_is_settled_and_not_run() {
 #[tokio::test]
 async fn a_request_that_wants_no_answer_is_run_and_settled() {
     let house = wat(&["hello"]);
-    for address in [None, Some(String::new())] {
+    for address in [None, Some(Bytes::new())] {
         let mut asked = delivery(Some("hello"), "");
         asked.properties.reply_to = address;
         let broker = FakeBroker::new();

@@ -34,6 +34,9 @@ mod faults;
 /// Messages that nobody should send.
 mod messages;
 
+/// Messages that no library would send.
+mod frames;
+
 /// What people type, and what they read.
 mod command_line;
 

@@ -93,7 +93,7 @@ fn a_batch_of_the_largest_size_is_answered_call_by_call_in_order() {
         assert_eq!(request, Ok(Request { method: Some("m".to_owned()), arguments }));
         encoder.push(&to, result(at.to_string().into()));
     }
-    let reply = encoder.finish(&delivery, REPLY_TO, false).expect("a reply");
+    let reply = encoder.finish(&delivery, &REPLY_TO.into(), false).expect("a reply");
     let expected: Vec<String> = (0..MAX_BATCH)
         .map(|id| format!(r#"{{"jsonrpc":"2.0","result":{id},"id":{id}}}"#))
         .collect();
@@ -159,7 +159,7 @@ fn deep_nesting_is_refused_or_taken_without_using_up_the_stack() {
                         };
                         encoder.push(&to, answered);
                     }
-                    let _reply = encoder.finish(&delivery, REPLY_TO, false);
+                    let _reply = encoder.finish(&delivery, &REPLY_TO.into(), false);
                 }
             }
         }
@@ -188,7 +188,7 @@ fn check_reply(
         };
         encoder.push(&to, answered);
     }
-    let Some(reply) = encoder.finish(delivery, REPLY_TO, false) else { return };
+    let Some(reply) = encoder.finish(delivery, &REPLY_TO.into(), false) else { return };
     let names: BTreeSet<&str> = reply.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.len(), reply.headers.len(), "round {round}: a header twice");
     if dialect == Dialect::JsonRpc || reply.kind == Some("error") {
@@ -433,7 +433,7 @@ impl Case {
         let mut delivery = delivery(None, request.body.0.clone());
         delivery.redelivered = request.redelivered;
         delivery.properties = Properties {
-            reply_to: Some(REPLY_TO.to_owned()),
+            reply_to: Some(REPLY_TO.into()),
             kind: request.properties.kind.clone(),
             correlation_id: request.properties.correlation_id.as_ref().map(|id| id.0.clone()),
             content_type: request.properties.content_type.clone(),
@@ -489,7 +489,7 @@ impl Case {
             Some(reply) => expected.extend(reply.lines()),
             None => expected.push("no reply".to_owned()),
         }
-        match encoder.finish(&delivery, REPLY_TO, false) {
+        match encoder.finish(&delivery, &REPLY_TO.into(), false) {
             Some(reply) => actual.extend(lines_of(&reply)),
             None => actual.push("no reply".to_owned()),
         }
@@ -572,7 +572,7 @@ impl ReplyFile {
         let headers =
             self.headers.iter().map(|(name, value)| (name.clone(), string(value))).collect();
         lines_of(&Reply {
-            routing_key: REPLY_TO.to_owned(),
+            routing_key: REPLY_TO.into(),
             direct: false,
             correlation_id: self.correlation_id.as_ref().map(|id| id.0.clone()),
             content_type: self.content_type.clone(),
@@ -634,7 +634,7 @@ fn call_line(request: &Result<Request, CallError>) -> String {
 /// All of a reply; the order of headers means nothing in AMQP.
 fn lines_of(reply: &Reply) -> Vec<String> {
     let mut lines = vec![
-        format!("reply to            {}", reply.routing_key),
+        format!("reply to            {}", String::from_utf8_lossy(&reply.routing_key)),
         format!("reply type          {}", reply.kind.unwrap_or("none")),
         format!("reply content type  {:?}", reply.content_type),
         format!("reply correlation   {:?}", reply.correlation_id.as_deref().map(shown)),

@@ -10,6 +10,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use rand::Rng as _;
 
+use super::filter;
 use crate::config::{BrokerConfig, BrokerUrl, Strategy};
 
 /// Waits between attempts grow from this …
@@ -124,10 +125,7 @@ impl Connector {
         uri.query.heartbeat.get_or_insert(self.heartbeat);
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("{} {purpose}", self.name).into());
-        let runtime =
-            lapin::runtime::default_runtime().map_err(|error| unreachable(error.to_string()))?;
-        let connecting =
-            Connection::connect_uri_with_config(uri, properties, self.tls.clone(), runtime);
+        let connecting = filter::connect(uri, properties, self.tls.clone());
         match tokio::time::timeout(self.timeout, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(explain(&error, url)),

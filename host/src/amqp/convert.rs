@@ -7,6 +7,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
+use super::filter::{self, Property};
 use crate::message::{Delivery, HeaderValue, Properties, Reply, Revoked};
 
 pub(super) fn delivery(
@@ -29,28 +30,32 @@ pub(super) fn delivery(
 }
 
 pub(super) fn properties(from: &BasicProperties) -> Properties {
-    let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
+    let exact = |property| filter::bytes(from, property).map(Bytes::copy_from_slice);
+    // Where only people and comparisons look, what is no text is made one.
+    let text = |property| {
+        filter::bytes(from, property).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
     Properties {
-        reply_to: text(from.reply_to()),
-        correlation_id: from
-            .correlation_id()
-            .as_ref()
-            .map(|id| Bytes::copy_from_slice(id.as_str().as_bytes())),
-        content_type: text(from.content_type()),
-        message_id: text(from.message_id()),
-        kind: text(from.kind()),
-        app_id: text(from.app_id()),
-        user_id: text(from.user_id()),
-        expiration: text(from.expiration()),
+        reply_to: exact(Property::ReplyTo),
+        correlation_id: exact(Property::CorrelationId),
+        content_type: text(Property::ContentType),
+        message_id: text(Property::MessageId),
+        kind: text(Property::Type),
+        app_id: text(Property::AppId),
+        user_id: text(Property::UserId),
+        expiration: text(Property::Expiration),
         delivery_mode: *from.delivery_mode(),
         priority: *from.priority(),
         timestamp: *from.timestamp(),
         headers: from.headers().as_ref().map(table).unwrap_or_default(),
+        headers_lost: filter::headers_lost(from).map(str::to_owned),
     }
 }
 
 fn table(from: &FieldTable) -> Vec<(String, HeaderValue)> {
-    from.inner().iter().map(|(name, field)| (name.as_str().to_owned(), value(field))).collect()
+    let ours = |name: &ShortString| filter::is_reserved(name.as_str());
+    let theirs = from.inner().iter().filter(|(name, _)| !ours(name));
+    theirs.map(|(name, field)| (name.as_str().to_owned(), value(field))).collect()
 }
 
 fn value(from: &AMQPValue) -> HeaderValue {
@@ -85,14 +90,16 @@ fn text_or_bytes(bytes: &[u8]) -> HeaderValue {
     }
 }
 
-/// A reply's properties, made from nothing but the reply: what a request says
-/// of itself must not travel on with the host's permissions.
-pub(super) fn reply_properties(reply: &Reply, message_id: &str) -> BasicProperties {
-    let mut properties =
-        BasicProperties::default().with_delivery_mode(if reply.persistent { 2 } else { 1 });
-    if let Some(id) = reply.correlation_id.as_ref().and_then(|id| short_bytes(id)) {
-        properties = properties.with_correlation_id(id);
-    }
+/// A reply's properties and routing key, made from nothing but the reply: what
+/// a request says of itself must not travel on with the host's permissions.
+/// `None` where the address is longer than a queue's name can be.
+pub(super) fn reply_properties(
+    reply: &Reply,
+    message_id: &str,
+) -> Option<(BasicProperties, ShortString)> {
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(if reply.persistent { 2 } else { 1 })
+        .with_headers(headers(&reply.headers));
     if let Some(id) = short(message_id) {
         properties = properties.with_message_id(id);
     }
@@ -102,7 +109,10 @@ pub(super) fn reply_properties(reply: &Reply, message_id: &str) -> BasicProperti
     if let Some(kind) = reply.kind.and_then(short) {
         properties = properties.with_type(kind);
     }
-    properties.with_headers(headers(&reply.headers))
+    if let Some(id) = &reply.correlation_id {
+        properties = filter::with_bytes(properties, Property::CorrelationId, id)?;
+    }
+    filter::with_routing_key(properties, &reply.routing_key)
 }
 
 /// Text headers; what AMQP cannot carry was left out before.
@@ -119,8 +129,4 @@ pub(super) fn headers(from: &[(String, String)]) -> FieldTable {
 /// A short string; `None` beyond its 255 bytes, where lapin would panic.
 pub(super) fn short(text: &str) -> Option<ShortString> {
     ShortString::try_new(text).ok()
-}
-
-fn short_bytes(bytes: &[u8]) -> Option<ShortString> {
-    short(std::str::from_utf8(bytes).ok()?)
 }

@@ -8,6 +8,7 @@
 
 mod connect;
 mod convert;
+mod filter;
 mod replies;
 mod session;
 mod settle;

@@ -170,7 +170,7 @@ impl Replies {
 
     async fn attempt(&self, link: &Link, reply: &Reply) -> Attempt {
         let id = format!("{}-{}", self.prefix, self.next_id.fetch_add(1, Ordering::Relaxed));
-        let Some(routing_key) = convert::short(&reply.routing_key) else {
+        let Some((properties, routing_key)) = convert::reply_properties(reply, &id) else {
             return Attempt::Returned;
         };
         let options = BasicPublishOptions {
@@ -178,7 +178,6 @@ impl Replies {
             mandatory: !reply.direct,
             ..BasicPublishOptions::default()
         };
-        let properties = convert::reply_properties(reply, &id);
         self.under_way().insert(id.clone());
         let published = async {
             link.channel

@@ -49,7 +49,7 @@ impl CallFacts {
         Self {
             deadline,
             revoked: delivery.revoked.clone(),
-            reply_expected: properties.reply_to.as_deref().is_some_and(|name| !name.is_empty()),
+            reply_expected: properties.reply_to.as_ref().is_some_and(|name| !name.is_empty()),
             attempt: delivery.attempt(),
             properties: named
                 .into_iter()

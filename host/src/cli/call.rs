@@ -235,7 +235,7 @@ async fn call_file(
         received_at: Instant::now(),
         received_wall: SystemTime::now(),
         properties: Properties {
-            reply_to: Some("call".to_owned()),
+            reply_to: Some(Bytes::from_static(b"call")),
             kind: request.kind,
             content_type: request.content_type.map(str::to_owned),
             ..Properties::default()

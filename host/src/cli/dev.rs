@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use super::{USAGE, environment, output};
 use crate::config::{BrokerUrl, Config, Profile, ServeArgs, resolve};
 use crate::private_broker::PrivateBroker;
-use crate::serve::{Ready, ServeError};
+use crate::serve::{Host, Ready, ServeError};
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
@@ -58,6 +58,8 @@ pub(super) fn run(args: &DevArgs, matches: &ArgMatches) -> ExitCode {
 }
 
 async fn dev(mut config: Config) -> Result<(), ServeError> {
+    // Before the seconds that a broker takes to start.
+    Host::check(&config)?;
     output::line("starting a private broker …");
     let started = tokio::select! {
         started = PrivateBroker::start() => started,

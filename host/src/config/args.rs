@@ -114,11 +114,11 @@ pub struct ServeArgs {
     #[arg(long, env = "RPCHOST_DRAIN_TIMEOUT", value_name = "DURATION", help_heading = OPERATION)]
     pub drain_timeout: Option<String>,
 
-    /// Directory of the compile cache and the crash journal [default: $XDG_STATE_HOME/rpchost]
+    /// Directory for what a host keeps; nothing yet [default: $XDG_STATE_HOME/rpchost]
     #[arg(long, env = "RPCHOST_STATE_DIR", value_name = "DIR", help_heading = OPERATION)]
     pub state_dir: Option<String>,
 
-    /// Address for health, metrics and the dashboard, or off [default: 127.0.0.1:7070]
+    /// Address for health and metrics, or off [default: 127.0.0.1:7070]
     #[arg(long, env = "RPCHOST_ADMIN", value_name = "HOST:PORT|off", help_heading = OPERATION)]
     pub admin: Option<String>,
 

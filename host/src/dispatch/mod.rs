@@ -174,6 +174,9 @@ impl Dispatcher {
         if bytes > max_body {
             return refuse(format!("the body has {bytes} bytes, the limit is {max_body}"));
         }
+        if let Some(reason) = &delivery.properties.headers_lost {
+            return refuse(format!("the headers cannot be read: {reason}"));
+        }
         let (headers, max_headers) = (delivery.properties.headers.len(), self.limits.max_headers);
         if headers > max_headers {
             return refuse(format!(

@@ -6,6 +6,7 @@
 //! which makes RabbitMQ close the connection that publishes to it.
 
 use base64::Engine as _;
+use bytes::Bytes;
 use wildmatch::WildMatch;
 
 use crate::message::Properties;
@@ -22,9 +23,9 @@ pub enum ReplyAddress<'a> {
     /// Nobody waits for it.
     Nobody,
     /// An ordinary queue.
-    Queue(&'a str),
+    Queue(&'a Bytes),
     /// A consumer of direct reply-to; delivered at most once, never returned.
-    Direct(&'a str),
+    Direct(&'a Bytes),
 }
 
 /// Why no reply is sent to an address.
@@ -75,22 +76,24 @@ impl ReplyPolicy {
         properties: &'a Properties,
         consumed: &str,
     ) -> Result<ReplyAddress<'a>, AddressRefused> {
-        let address = match properties.reply_to.as_deref() {
-            None | Some("") => return Ok(ReplyAddress::Nobody),
+        let address = match &properties.reply_to {
+            None => return Ok(ReplyAddress::Nobody),
+            Some(address) if address.is_empty() => return Ok(ReplyAddress::Nobody),
             Some(address) => address,
         };
-        if address == consumed {
+        if address == consumed.as_bytes() {
             return Err(AddressRefused::OwnQueue);
         }
         if address.len() > MAX_NAME {
             return Err(AddressRefused::Malformed);
         }
-        let checked = match address.strip_prefix(DIRECT) {
+        let text = String::from_utf8_lossy(address);
+        let checked = match text.strip_prefix(DIRECT) {
             Some(rest) if is_direct(rest) => ReplyAddress::Direct(address),
             Some(_) => return Err(AddressRefused::Malformed),
             None => ReplyAddress::Queue(address),
         };
-        if !self.allow.is_empty() && !self.allow.iter().any(|pattern| pattern.matches(address)) {
+        if !self.allow.is_empty() && !self.allow.iter().any(|pattern| pattern.matches(&text)) {
             return Err(AddressRefused::NotAllowed);
         }
         Ok(checked)
@@ -140,7 +143,7 @@ mod tests {
 
     fn check(policy: &ReplyPolicy, reply_to: &str) -> Result<&'static str, AddressRefused> {
         let properties =
-            Properties { reply_to: Some(reply_to.to_owned()), ..Properties::default() };
+            Properties { reply_to: Some(reply_to.to_owned().into()), ..Properties::default() };
         policy.check(&properties, "rpc_queue").map(|address| match address {
             ReplyAddress::Nobody => "nobody",
             ReplyAddress::Queue(_) => "queue",

@@ -228,7 +228,12 @@ impl Encoder {
     }
 
     /// The reply to `routing_key`; `None` where the message's calls want none.
-    pub fn finish(mut self, delivery: &Delivery, routing_key: &str, direct: bool) -> Option<Reply> {
+    pub fn finish(
+        mut self,
+        delivery: &Delivery,
+        routing_key: &Bytes,
+        direct: bool,
+    ) -> Option<Reply> {
         if self.answers == 0 {
             return None;
         }
@@ -244,7 +249,7 @@ impl Encoder {
             headers.push(("rpchost-redelivered".to_owned(), "true".to_owned()));
         }
         Some(Reply {
-            routing_key: routing_key.to_owned(),
+            routing_key: routing_key.clone(),
             direct,
             correlation_id: delivery.properties.correlation_id.clone(),
             content_type: self.content_type,

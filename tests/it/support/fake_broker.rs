@@ -80,7 +80,7 @@ pub fn delivery(kind: Option<&str>, body: impl Into<Bytes>) -> Delivery {
         received_at: Instant::now(),
         received_wall: SystemTime::now(),
         properties: Properties {
-            reply_to: Some("answers".to_owned()),
+            reply_to: Some(Bytes::from_static(b"answers")),
             correlation_id: Some(Bytes::from_static(b"id-1")),
             kind: kind.map(str::to_owned),
             ..Properties::default()

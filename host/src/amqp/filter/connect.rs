@@ -1,0 +1,83 @@
+//! Connections of lapin that have the filters in them.
+//!
+//! lapin takes its stream from whoever supplies one (`Connection::connector`),
+//! of the type that its reactor names. So there is a reactor, tokio's with
+//! another type of stream; everything else is tokio's own. Refuses to know
+//! whether the stream is TLS: lapin's own code decides that by the URI.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
+use futures_core::Stream;
+use futures_io::{AsyncRead, AsyncWrite};
+use lapin::tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+
+use super::stream::Filtered;
+
+/// Connects as `Connection::connect_uri_with_config` does, on the current tokio
+/// runtime, with everything that comes in made safe for lapin.
+///
+/// # Errors
+///
+/// Those of lapin. When the broker sends what is not AMQP, the connection ends
+/// with an I/O error of kind `InvalidData`, then or later.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, as lapin does.
+pub(crate) async fn connect(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    tls: OwnedTLSConfig,
+) -> lapin::Result<Connection> {
+    let tokio = Tokio::current();
+    let filtering = Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone())));
+    let plain = Runtime::new(tokio);
+    let stream = async move |uri: AMQPUri, _| {
+        let stream = uri.connect_with_config_async(tls.as_ref(), &plain).await?;
+        Ok(AsyncTcpStream::Plain(Filtered::new(stream)))
+    };
+    Connection::connector(uri, filtering, stream, properties).await
+}
+
+/// tokio's reactor, but for the type of its streams.
+#[derive(Debug, Clone)]
+struct Filtering(Tokio);
+
+impl Reactor for Filtering {
+    type TcpStream = Filtered<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    /// Never called by lapin. The trait's own bound is private to its crate; on
+    /// Unix this is the same.
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    /// Never called by lapin either, because the stream is supplied.
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = self.0.tcp_connect_addr(address);
+        async move { Ok(Filtered::new(AsyncTcpStream::Plain(connecting.await?))) }
+    }
+}
