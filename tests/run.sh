@@ -50,6 +50,11 @@ if [ -z "$quick" ]; then
         || target/venv/bin/pip install --quiet 'pika==1.3.*'
 fi
 
+if [ -z "$quick" ]; then
+    step "RabbitMQ 4"
+    tests/rabbitmq4.sh
+fi
+
 step "guests"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 mkdir -p target/guests

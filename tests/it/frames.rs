@@ -283,3 +283,27 @@ async fn outlived(broker: &PrivateBroker) {
 async fn messages_that_no_library_would_send_are_answered_and_outlived() {
     outlived(broker::shared().await).await;
 }
+
+/// RabbitMQ 4.0, Debian 13's, out of the folder that `tests/run.sh` makes.
+async fn rabbitmq_4() -> PrivateBroker {
+    let folder = guests::root().join("target/rabbitmq-4");
+    PrivateBroker::start_from(&folder).await.expect("RabbitMQ 4, from `tests/rabbitmq4.sh`")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_4_is_served_and_its_worst_messages_are_outlived() {
+    let broker = rabbitmq_4().await;
+    assert!(broker.ctl(&["version"]).await.unwrap().trim().starts_with("4."));
+    outlived(&broker).await;
+    // The queue that a host makes there by itself, a quorum queue.
+    let queue = unique("four");
+    let options = Options::new(&broker.amqp_url(), &queue);
+    let host = Host::start(&options, &[("fib", &guests::built("fib"))]);
+    let connection = broker::connect(&broker.amqp_url()).await;
+    let channel = connection.create_channel().await.unwrap();
+    let asked = lapin::BasicProperties::default();
+    let reply = crate::support::ledger::call(&channel, &queue, asked, b"30").await;
+    assert_eq!(reply.data, b"832040");
+    drop(host);
+    broker.remove().await.unwrap();
+}

@@ -39,7 +39,10 @@ pub(super) fn properties(from: &BasicProperties) -> Properties {
         reply_to: exact(Property::ReplyTo),
         correlation_id: exact(Property::CorrelationId),
         content_type: text(Property::ContentType),
-        message_id: text(Property::MessageId),
+        // An id is compared; two that are no text must not become one.
+        message_id: filter::bytes(from, Property::MessageId)
+            .and_then(|id| std::str::from_utf8(id).ok())
+            .map(str::to_owned),
         kind: text(Property::Type),
         app_id: text(Property::AppId),
         user_id: text(Property::UserId),

@@ -61,10 +61,13 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// A runtime on all cores.
+/// A runtime with a thread more than cores: guests that are busy use as many
+/// threads as there are cores (see `plugins::Engine`), all else has the other.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context as _;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.saturating_add(1))
         .enable_all()
         .build()
         .context("failed to start the async runtime")

@@ -8,17 +8,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::plugins::Plugin;
-
-/// How long a plugin may admit nobody before those beyond its line are turned
-/// away. A quick plugin's burst is worked off long before; a slow plugin's
-/// would fill the prefetch window, and nobody else's calls would come through.
-const STALLED: Duration = Duration::from_millis(200);
 
 /// Most lanes kept of plugins that are not served any more.
 const MAX_LANES: usize = 10_000;
@@ -26,7 +21,7 @@ const MAX_LANES: usize = 10_000;
 /// Why a call did not get a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// This many calls wait already, and none of them is getting on.
+    /// This many calls wait already, as many as may.
     Full(usize),
     /// Its deadline came first.
     Late,
@@ -48,7 +43,6 @@ struct Lane {
     limit: usize,
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
-    last_admitted: Mutex<Instant>,
 }
 
 /// The right to run one call, given back on drop.
@@ -91,18 +85,22 @@ impl Slots {
         if let (Ok(own), Ok(shared)) =
             (lane.free.clone().try_acquire_owned(), self.free.clone().try_acquire_owned())
         {
-            return Ok(lane.admitted(own, shared));
+            return Ok(Slot { _own: own, _shared: shared });
         }
-        // Prefetch is twice the slots. What one plugin runs and has in line
-        // stays below that where there are others.
-        let line = if several { self.total.div_ceil(2) } else { self.total };
+        // Prefetch is twice the slots. A host with one plugin turns nothing
+        // away; with several, what one of them runs and has in line leaves a
+        // part of the window to the others. Those beyond it are answered at
+        // once, so that nobody's calls have to queue behind them.
         let ahead = lane.waiting.fetch_add(1, Ordering::Relaxed);
         let _in_line = InLine(&lane.waiting);
+        if ahead >= self.total {
+            return Err(Refused::Full(ahead));
+        }
         let slot = async {
             let own = lane.free.clone().acquire_owned().await;
             let shared = self.free.clone().acquire_owned().await;
             match (own, shared) {
-                (Ok(own), Ok(shared)) => Ok(lane.admitted(own, shared)),
+                (Ok(own), Ok(shared)) => Ok(Slot { _own: own, _shared: shared }),
                 // Nobody closes the semaphores.
                 _ => Err(Refused::Stopping),
             }
@@ -113,30 +111,17 @@ impl Slots {
                 None => std::future::pending().await,
             }
         };
-        let turned_away = async {
-            if ahead < line {
-                std::future::pending::<()>().await;
-            }
-            loop {
-                let stalled_at = lane.last_admitted() + STALLED;
-                if stalled_at <= Instant::now() {
-                    return;
-                }
-                tokio::time::sleep_until(stalled_at.into()).await;
-            }
-        };
         tokio::select! {
             biased;
             () = stopping.cancelled() => Err(Refused::Stopping),
             slot = slot => slot,
             () = late => Err(Refused::Late),
-            () = turned_away => Err(Refused::Full(ahead)),
         }
     }
 
     fn lane(&self, plugin: &Plugin, several: bool) -> Arc<Lane> {
-        // A quarter of the slots is always there for other plugins.
-        let most = if several { self.total - self.total / 4 } else { self.total };
+        // Half of the slots is always there for other plugins.
+        let most = if several { self.total.div_ceil(2) } else { self.total };
         let limit = plugin.max_concurrency().unwrap_or(most).min(most);
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         match lanes.get(&plugin.id().name) {
@@ -150,22 +135,10 @@ impl Slots {
                     limit,
                     free: Arc::new(Semaphore::new(limit)),
                     waiting: AtomicUsize::new(0),
-                    last_admitted: Mutex::new(Instant::now()),
                 });
                 lanes.insert(plugin.id().name.clone(), lane.clone());
                 lane
             }
         }
-    }
-}
-
-impl Lane {
-    fn admitted(&self, own: OwnedSemaphorePermit, shared: OwnedSemaphorePermit) -> Slot {
-        *self.last_admitted.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        Slot { _own: own, _shared: shared }
-    }
-
-    fn last_admitted(&self) -> Instant {
-        *self.last_admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,9 +6,12 @@
 //! compile.
 
 use std::sync::Arc;
+use std::task::ready;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::PollSemaphore;
 use tracing::{info, warn};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -17,8 +20,8 @@ use super::store::CallState;
 use crate::capabilities;
 
 /// Time between two epoch ticks: the longest a guest overruns its deadline,
-/// and the longest it keeps a worker thread from others.
-const TICK: Duration = Duration::from_millis(5);
+/// and the longest turn of a call on a core that others wait for.
+const TICK: Duration = Duration::from_millis(1);
 
 /// Native stack for a guest. wasmtime's default; deeper recursion traps.
 const MAX_WASM_STACK: usize = 512 * 1024;
@@ -54,6 +57,8 @@ struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<CallState>,
     compilers: rayon::ThreadPool,
+    /// As many turns as cores, for calls that keep one busy.
+    turns: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -92,7 +97,27 @@ impl Engine {
             .build()
             .context("failed to start the threads that compile")?;
         start_ticker(&engine)?;
-        Ok(Self { inner: Arc::new(Inner { engine, linker, compilers }) })
+        let turns = Arc::new(Semaphore::new(cores()));
+        Ok(Self { inner: Arc::new(Inner { engine, linker, compilers, turns }) })
+    }
+
+    /// Runs a guest so that it cannot keep the host, or short calls, from
+    /// running. A call that was busy for a tick goes on in turns, of which there
+    /// are as many as cores and one less than worker threads.
+    pub(super) async fn in_turns<F: Future>(&self, run: F) -> F::Output {
+        let mut run = std::pin::pin!(run);
+        let mut turns = PollSemaphore::new(self.inner.turns.clone());
+        let mut busy = false;
+        std::future::poll_fn(|context| {
+            // Nobody closes the semaphore, so there is always a turn to come.
+            let turn = if busy { ready!(turns.poll_acquire(context)) } else { None };
+            let begun = Instant::now();
+            let polled = run.as_mut().poll(context);
+            busy |= begun.elapsed() >= TICK / 2;
+            drop(turn);
+            polled
+        })
+        .await
     }
 
     /// Compiles a component on the compiler threads; blocks the calling one.

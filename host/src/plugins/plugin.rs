@@ -188,6 +188,7 @@ impl Plugin {
             stage = Stage::Running;
             instance.rpchost_rpc_handler().call_handle(&mut store, invocation.method, message).await
         };
+        let run = self.engine.in_turns(run);
         let ended = tokio::time::timeout_at((deadline + GRACE).into(), run).await;
         log_output(&self.id, invocation.method, store.data());
         match ended {

@@ -51,11 +51,12 @@ pub(super) fn new(
     store.set_max_component_handles(MAX_HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
-        if Instant::now() >= context.data().deadline {
-            Ok(UpdateDeadline::Interrupt)
+        Ok(if Instant::now() >= context.data().deadline {
+            UpdateDeadline::Interrupt
         } else {
-            Ok(UpdateDeadline::Yield(1))
-        }
+            // The end of a turn, see `Engine::in_turns`.
+            UpdateDeadline::Yield(1)
+        })
     });
     store
 }

@@ -86,9 +86,26 @@ impl PrivateBroker {
     /// If no RabbitMQ is installed, or if it is not up within 60 s; the message says what to do, or
     /// shows the end of the broker's log.
     pub async fn start() -> Result<Self> {
+        let installation = tokio::task::spawn_blocking(Installation::find).await??;
+        Self::start_installed(installation).await
+    }
+
+    /// Like [`PrivateBroker::start`], with the RabbitMQ and the Erlang in the folder `root`, which
+    /// `tests/rabbitmq4.sh` makes: a version that is not the system's. Any user who can read it may.
+    ///
+    /// # Errors
+    /// If there is none in that folder, or if it is not up within 60 s.
+    pub async fn start_from(root: &Path) -> Result<Self> {
+        let root = root.to_owned();
+        let find = move || Installation::below(&root);
+        Self::start_installed(tokio::task::spawn_blocking(find).await??).await
+    }
+
+    async fn start_installed(installation: Installation) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            let mut broker = tokio::task::spawn_blocking(Self::prepare).await??;
+            let installation = installation.clone();
+            let mut broker = tokio::task::spawn_blocking(|| Self::prepare(installation)).await??;
             let outcome = broker.launch().await?;
             if matches!(outcome, Start::Ready) {
                 return Ok(broker);
@@ -106,8 +123,7 @@ impl PrivateBroker {
     }
 
     /// Everything up to the order to start: ports, directory, watchdog.
-    fn prepare() -> Result<Self> {
-        let installation = Installation::find()?;
+    fn prepare(installation: Installation) -> Result<Self> {
         let ports = Ports::claim()?;
         let directory = node::make_directory(&ports, WATCHDOG)?;
         let out = fs::File::create(directory.path().join("out"))?;
@@ -115,7 +131,7 @@ impl PrivateBroker {
             .arg("watchdog.sh")
             .arg(installation.server())
             .env_clear()
-            .envs(node::environment(directory.path(), &ports))
+            .envs(node::environment(&installation, directory.path(), &ports))
             .current_dir(directory.path())
             .process_group(0)
             .stdin(Stdio::piped())
@@ -217,7 +233,7 @@ impl PrivateBroker {
             .arg(node::name(&self.ports))
             .args(arguments)
             .env_clear()
-            .envs(node::environment(&self.directory, &self.ports))
+            .envs(node::environment(&self.installation, &self.directory, &self.ports))
             .current_dir(&self.directory)
             .stdin(Stdio::null())
             .kill_on_drop(true)

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     net::{Ipv4Addr, TcpListener},
@@ -19,6 +19,9 @@ use tempfile::TempDir;
 /// Where Debian's package (12: RabbitMQ 3.10, 13: 4.0) keeps the script that any user may run. The
 /// one in `/usr/sbin` is a wrapper that refuses everyone but root and `rabbitmq`.
 const DEBIAN: &str = "/usr/lib/rabbitmq";
+
+/// Where Debian's package keeps `erl`, `escript` and `epmd`, below a root that is not the system's.
+const ERLANG: &str = "usr/lib/erlang/bin";
 
 /// Added to `PATH`: `erl` and `epmd` on Debian, and where other installations put the server.
 const USUAL_PATH: &str = "/opt/rabbitmq/sbin:/opt/homebrew/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -69,21 +72,22 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
-/// An installed RabbitMQ: the folder with `rabbitmq-server` and `rabbitmqctl`, proper, not wrappers.
+/// An installed RabbitMQ.
 #[derive(Debug, Clone)]
 pub(super) struct Installation {
+    /// The folder with `rabbitmq-server` and `rabbitmqctl`, proper, not wrappers.
     scripts: PathBuf,
+    /// Where these find `erl` and everything else.
+    path: OsString,
 }
 
 impl Installation {
     /// Looks in Debian's places, then in `PATH` and the usual ones.
     pub(super) fn find() -> Result<Self> {
-        let mut candidates = vec![Path::new(DEBIAN).join("bin")];
-        if let Ok(versions) = fs::read_dir(Path::new(DEBIAN).join("lib")) {
-            candidates.extend(versions.flatten().map(|version| version.path().join("sbin")));
-        }
-        candidates.extend(env::split_paths(&path()));
-        candidates.iter().find_map(|folder| Self::at(folder)).ok_or_else(|| {
+        let path = path();
+        let mut candidates = debian(Path::new(DEBIAN));
+        candidates.extend(env::split_paths(&path));
+        candidates.iter().find_map(|folder| Self::at(folder, &path)).ok_or_else(|| {
             anyhow!(
                 "found no `rabbitmq-server` in `{DEBIAN}` and in PATH; install one \
                  (`apt-get install rabbitmq-server`, it need not run), or name a running broker"
@@ -91,13 +95,33 @@ impl Installation {
         })
     }
 
+    /// The one in a folder that has Debian's packages unpacked in it, with its own Erlang.
+    pub(super) fn below(root: &Path) -> Result<Self> {
+        let found = || {
+            let root = root.canonicalize().ok()?;
+            let mut path = root.join(ERLANG).into_os_string();
+            path.push(":");
+            path.push(self::path());
+            debian(&root.join(DEBIAN.trim_start_matches('/')))
+                .iter()
+                .find_map(|folder| Self::at(folder, &path))
+        };
+        found().with_context(|| {
+            format!(
+                "found no `rabbitmq-server` in `{}{DEBIAN}`; make that folder with \
+                 `tests/rabbitmq4.sh`",
+                root.display()
+            )
+        })
+    }
+
     /// A folder counts if the script, with links followed, has `rabbitmq-env` beside it: wrappers
     /// live elsewhere.
-    fn at(folder: &Path) -> Option<Self> {
+    fn at(folder: &Path, path: &OsStr) -> Option<Self> {
         let server = folder.join("rabbitmq-server").canonicalize().ok()?;
         let scripts = server.parent()?;
         let whole = ["rabbitmq-env", "rabbitmqctl"].iter().all(|name| scripts.join(name).is_file());
-        whole.then(|| Self { scripts: scripts.to_owned() })
+        whole.then(|| Self { scripts: scripts.to_owned(), path: path.to_owned() })
     }
 
     pub(super) fn server(&self) -> PathBuf {
@@ -107,6 +131,15 @@ impl Installation {
     pub(super) fn ctl(&self) -> PathBuf {
         self.scripts.join("rabbitmqctl")
     }
+}
+
+/// The folders where Debian's package may keep the scripts.
+fn debian(package: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![package.join("bin")];
+    if let Ok(versions) = fs::read_dir(package.join("lib")) {
+        folders.extend(versions.flatten().map(|version| version.path().join("sbin")));
+    }
+    folders
 }
 
 /// Our own `PATH` first, for an Erlang that is not the system's.
@@ -163,11 +196,15 @@ fn fill(directory: &Path, ports: &Ports, watchdog: &str) -> Result<()> {
 }
 
 /// The whole environment of the node, its epmd and its `rabbitmqctl`: nothing else is inherited.
-pub(super) fn environment(directory: &Path, ports: &Ports) -> Vec<(&'static str, OsString)> {
+pub(super) fn environment(
+    installation: &Installation,
+    directory: &Path,
+    ports: &Ports,
+) -> Vec<(&'static str, OsString)> {
     let port = |port: u16| OsString::from(port.to_string());
     let file = |name: &str| directory.join(name).into_os_string();
     vec![
-        ("PATH", path()),
+        ("PATH", installation.path.clone()),
         ("LANG", "C.UTF-8".into()),
         ("HOME", file("home")),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
