@@ -178,7 +178,7 @@ async fn a_broker_that_fails_in_every_way_is_outlived() {
 
     // Stopped in order, for a while.
     broker.ctl(&["stop_app"]).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(host.get("/healthz").0, 200);
     assert_eq!(host.get("/readyz").0, 503);
     broker.ctl(&["start_app"]).await.unwrap();

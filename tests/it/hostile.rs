@@ -107,6 +107,7 @@ async fn misbehaving_plugins_are_answered_and_healthy_calls_are_unharmed() {
     }
     // All instances are gone; what the pool keeps for the next is bounded.
     let late = host.resident();
+    eprintln!("resident: {} MiB under load, {} MiB after it", early >> 20, late >> 20);
     assert!(late < early + (64 << 20), "memory grew from {early} to {late} bytes");
     assert!(late < 700 << 20, "{late} bytes resident");
     assert_eq!(host.get("/readyz").0, 200);

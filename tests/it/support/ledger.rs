@@ -114,6 +114,12 @@ impl Ledger {
         }
         // A duplicate that is under way is still to be seen.
         tokio::time::sleep(Duration::from_millis(300)).await;
+        eprintln!(
+            "ledger: {} confirmed, {} lost, {} answered again",
+            self.confirmed(),
+            self.lost(),
+            self.duplicates()
+        );
     }
 }
 
