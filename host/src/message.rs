@@ -337,9 +337,9 @@ impl PluginId {
 pub struct Reply {
     /// The request's `reply_to`.
     pub routing_key: Bytes,
-    /// Whether the address belongs to RabbitMQ's direct reply-to, whose
-    /// replies cannot be returned.
-    pub direct: bool,
+    /// The number of the caller's node where the address belongs to RabbitMQ's
+    /// direct reply-to, whose replies cannot be returned.
+    pub direct_node: Option<u64>,
     /// The request's, byte for byte.
     pub correlation_id: Option<Bytes>,
     /// MIME type of the body.

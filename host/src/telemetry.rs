@@ -154,6 +154,7 @@ impl Telemetry {
             Ok(()) => "confirmed",
             Err(PublishError::Unroutable) => "unroutable",
             Err(PublishError::Undeliverable) => "undeliverable",
+            Err(PublishError::TooLarge(_)) => "too-large",
             Err(PublishError::SessionLost) => "session-lost",
         };
         self.0.replies.with_label_values(&[label]).inc();
@@ -162,6 +163,10 @@ impl Telemetry {
             Err(PublishError::Undeliverable) => {
                 warn!("a reply was given up: the broker does not take it");
             }
+            Err(PublishError::TooLarge(limit)) => warn!(
+                "a reply is larger than the broker takes ({limit} bytes) and was answered \
+                 `resource-exhausted`; raise the broker's `max_message_size`"
+            ),
             Err(error) => debug!(?error, "a reply reached nobody"),
         }
     }
@@ -244,12 +249,13 @@ impl Telemetry {
         Held::new(&self.0.replying)
     }
 
-    /// The broker does not let this host publish.
-    pub fn replies_refused(&self, reason: &str) {
+    /// The broker does not let this host publish; until the value is dropped.
+    pub fn replies_refused(&self, reason: &str) -> Held {
         self.0.sessions.with_label_values(&["replies-refused"]).inc();
         self.0.complain(|| {
             error!("the broker refuses this host's replies, requests wait unanswered: {reason}");
         });
+        Held::new(&self.0.blocked)
     }
 
     /// Whether requests are consumed and can be answered.
@@ -354,7 +360,10 @@ impl Metrics {
             plugins: gauge("rpchost_plugins", "Plugins served now.")?,
             connected: gauge("rpchost_connected", "1 while the queue is consumed.")?,
             replying: gauge("rpchost_replying", "1 while the connection for replies is open.")?,
-            blocked: gauge("rpchost_blocked", "1 while the broker blocks publishing.")?,
+            blocked: gauge(
+                "rpchost_blocked",
+                "Above 0 while the broker takes no replies: an alarm, or no permission.",
+            )?,
             sessions: counters(
                 "rpchost_sessions_total",
                 "Events of the broker's connections.",

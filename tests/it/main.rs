@@ -31,6 +31,9 @@ mod reload;
 /// Hosts and brokers that die.
 mod faults;
 
+/// What brokers refuse while a host runs.
+mod refusals;
+
 /// Messages that nobody should send.
 mod messages;
 

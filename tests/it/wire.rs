@@ -93,7 +93,7 @@ fn a_batch_of_the_largest_size_is_answered_call_by_call_in_order() {
         assert_eq!(request, Ok(Request { method: Some("m".to_owned()), arguments }));
         encoder.push(&to, result(at.to_string().into()));
     }
-    let reply = encoder.finish(&delivery, &REPLY_TO.into(), false).expect("a reply");
+    let reply = encoder.finish(&delivery, &REPLY_TO.into(), None).expect("a reply");
     let expected: Vec<String> = (0..MAX_BATCH)
         .map(|id| format!(r#"{{"jsonrpc":"2.0","result":{id},"id":{id}}}"#))
         .collect();
@@ -159,7 +159,7 @@ fn deep_nesting_is_refused_or_taken_without_using_up_the_stack() {
                         };
                         encoder.push(&to, answered);
                     }
-                    let _reply = encoder.finish(&delivery, &REPLY_TO.into(), false);
+                    let _reply = encoder.finish(&delivery, &REPLY_TO.into(), None);
                 }
             }
         }
@@ -188,7 +188,7 @@ fn check_reply(
         };
         encoder.push(&to, answered);
     }
-    let Some(reply) = encoder.finish(delivery, &REPLY_TO.into(), false) else { return };
+    let Some(reply) = encoder.finish(delivery, &REPLY_TO.into(), None) else { return };
     let names: BTreeSet<&str> = reply.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.len(), reply.headers.len(), "round {round}: a header twice");
     if dialect == Dialect::JsonRpc || reply.kind == Some("error") {
@@ -489,7 +489,7 @@ impl Case {
             Some(reply) => expected.extend(reply.lines()),
             None => expected.push("no reply".to_owned()),
         }
-        match encoder.finish(&delivery, &REPLY_TO.into(), false) {
+        match encoder.finish(&delivery, &REPLY_TO.into(), None) {
             Some(reply) => actual.extend(lines_of(&reply)),
             None => actual.push("no reply".to_owned()),
         }
@@ -573,7 +573,7 @@ impl ReplyFile {
             self.headers.iter().map(|(name, value)| (name.clone(), string(value))).collect();
         lines_of(&Reply {
             routing_key: REPLY_TO.into(),
-            direct: false,
+            direct_node: None,
             correlation_id: self.correlation_id.as_ref().map(|id| id.0.clone()),
             content_type: self.content_type.clone(),
             kind: match self.kind.as_deref() {
@@ -639,7 +639,7 @@ fn lines_of(reply: &Reply) -> Vec<String> {
         format!("reply content type  {:?}", reply.content_type),
         format!("reply correlation   {:?}", reply.correlation_id.as_deref().map(shown)),
         format!("reply persistent    {}", reply.persistent),
-        format!("reply direct        {}", reply.direct),
+        format!("reply direct        {}", reply.direct_node.is_some()),
     ];
     let mut headers = reply.headers.clone();
     headers.sort();

@@ -10,6 +10,7 @@ mod connect;
 mod convert;
 mod filter;
 mod replies;
+mod reply_nodes;
 mod session;
 mod settle;
 mod topology;

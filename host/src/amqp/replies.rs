@@ -4,11 +4,12 @@
 //! it (a direct reply-to address of a node that is gone: error 541). On a
 //! connection of its own that costs no delivery; the replies that were under
 //! way are then sent again one at a time on another, where the culprit shows.
+//! What a broker is known to choke on is not sent to it twice.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Connector, OpenError};
 use super::convert;
+use super::reply_nodes::{ReplyNodes, Route};
 use super::topology::is_soft;
 use crate::config::BrokerUrl;
 use crate::dispatch::PublishError;
@@ -45,6 +47,9 @@ pub(super) struct Replies {
     shared: Mutex<Option<(Arc<Link>, Held)>>,
     /// The connection for one reply at a time.
     alone: Mutex<Option<Arc<Link>>>,
+    nodes: ReplyNodes,
+    /// Most bytes that the broker takes in a message, once it has said so.
+    most_bytes: AtomicU64,
     next_id: AtomicU64,
     prefix: String,
     /// Message ids under way. The library hands a returned message to whoever
@@ -83,6 +88,8 @@ impl Replies {
             telemetry,
             shared: Mutex::new(None),
             alone: Mutex::new(None),
+            nodes: ReplyNodes::default(),
+            most_bytes: AtomicU64::new(u64::MAX),
             next_id: AtomicU64::new(0),
             prefix: format!("{:016x}", rand::random::<u64>()),
             under_way: StdMutex::default(),
@@ -101,6 +108,12 @@ impl Replies {
     }
 
     async fn publish_until_taken(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
+        self.fits(reply)?;
+        match reply.direct_node.map(|node| self.nodes.route(node, Instant::now())) {
+            None | Some(Route::Shared) => {}
+            Some(Route::Alone) => return self.publish_alone(reply).await,
+            Some(Route::Nowhere) => return Err(PublishError::Undeliverable),
+        }
         let mut offers = 0;
         loop {
             let link = self.shared().await;
@@ -115,6 +128,7 @@ impl Replies {
                     tokio::time::sleep(backoff(offers)).await;
                 }
                 Attempt::Lost(error) => {
+                    self.learn(&error);
                     self.discard(&link, &error).await;
                     return self.publish_alone(reply).await;
                 }
@@ -125,9 +139,29 @@ impl Replies {
     /// Sends one suspect on a connection that it can close without harm.
     async fn publish_alone(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
         let mut alone = self.alone.lock().await;
+        self.fits(reply)?;
+        // Another reply to the same node may have failed while this one waited.
+        if let Some(node) = reply.direct_node
+            && self.nodes.route(node, Instant::now()) == Route::Nowhere
+        {
+            return Err(PublishError::Undeliverable);
+        }
+        let published = self.publish_on(&mut alone, reply).await;
+        if let Some(node) = reply.direct_node {
+            self.nodes.tried(node, published.is_err(), Instant::now());
+        }
+        published
+    }
+
+    async fn publish_on(
+        self: &Arc<Self>,
+        alone: &mut Option<Arc<Link>>,
+        reply: &Reply,
+    ) -> Result<(), PublishError> {
         let mut blamed = 0;
         let mut offers = 0;
         let mut lost = 0;
+        let mut _refused = None;
         loop {
             let link = match alone.take() {
                 Some(link) => link,
@@ -151,10 +185,12 @@ impl Replies {
                     tokio::time::sleep(backoff(offers)).await;
                 }
                 Attempt::Lost(error) => {
+                    self.learn(&error);
+                    self.fits(reply)?;
                     if is_refusal(&error) {
                         // Not this reply's fault: none can be sent until
                         // somebody gives the permission back.
-                        self.telemetry.replies_refused(&error.to_string());
+                        _refused = Some(self.telemetry.replies_refused(&error.to_string()));
                     } else if is_answer(&error) {
                         blamed += 1;
                         if blamed == ALONE {
@@ -175,7 +211,7 @@ impl Replies {
         };
         let options = BasicPublishOptions {
             // RabbitMQ returns every direct reply, delivered or not.
-            mandatory: !reply.direct,
+            mandatory: reply.direct_node.is_none(),
             ..BasicPublishOptions::default()
         };
         self.under_way().insert(id.clone());
@@ -205,6 +241,19 @@ impl Replies {
         }
     }
 
+    /// Remembers the broker's limit when it closes a channel over it.
+    fn learn(&self, error: &lapin::Error) {
+        if let Some(most) = most_bytes(error) {
+            self.most_bytes.store(most, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the broker may take a reply, as far as is known.
+    fn fits(&self, reply: &Reply) -> Result<(), PublishError> {
+        let most = self.most_bytes.load(Ordering::Relaxed);
+        if reply.body.len() as u64 > most { Err(PublishError::TooLarge(most)) } else { Ok(()) }
+    }
+
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,12 +271,22 @@ impl Replies {
         }
     }
 
-    async fn discard(&self, lost: &Link, error: &lapin::Error) {
+    /// Gives up the shared connection, and opens another in the background, so
+    /// that the host is ready again before there is something to say.
+    async fn discard(self: &Arc<Self>, lost: &Link, error: &lapin::Error) {
         let mut shared = self.shared.lock().await;
-        if shared.as_ref().is_some_and(|(link, _)| link.id == lost.id) {
-            *shared = None;
-            self.telemetry.replies_lost(&error.to_string());
+        if shared.as_ref().is_none_or(|(link, _)| link.id != lost.id) {
+            return;
         }
+        *shared = None;
+        self.telemetry.replies_lost(&error.to_string());
+        let replies = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _link = replies.shared() => {}
+                () = replies.over.cancelled() => {}
+            }
+        });
     }
 
     /// Connects until it works; given up from outside when the session ends.
@@ -265,8 +324,8 @@ impl Replies {
         Ok(link)
     }
 
-    /// Tells telemetry when the broker blocks publishing, and opens another
-    /// shared connection when this one is lost while nobody publishes.
+    /// Tells telemetry when the broker blocks publishing, and notices when the
+    /// connection is lost while nobody publishes.
     fn follow(self: &Arc<Self>, link: &Arc<Link>) {
         let mut events = link.connection.events_listener();
         let (replies, link) = (Arc::downgrade(self), Arc::downgrade(link));
@@ -291,10 +350,6 @@ impl Replies {
             drop(blocked);
             if let (Some(replies), Some(link)) = (replies.upgrade(), link.upgrade()) {
                 replies.discard(&link, &lost).await;
-                tokio::select! {
-                    _link = replies.shared() => {}
-                    () = over.cancelled() => {}
-                }
             }
         });
     }
@@ -328,4 +383,17 @@ fn is_answer(error: &lapin::Error) -> bool {
 /// Whether this host may not publish at all.
 fn is_refusal(error: &lapin::Error) -> bool {
     is_soft(error, &AMQPSoftError::ACCESSREFUSED)
+}
+
+/// The limit in the text with which RabbitMQ closes a channel over a message
+/// that is larger: "message size 20 is larger than configured max size 10"; older
+/// versions leave out words, the limit is always the last number.
+fn most_bytes(error: &lapin::Error) -> Option<u64> {
+    let ErrorKind::ProtocolError(protocol) = error.kind() else { return None };
+    let text = protocol.get_message().as_str();
+    if !is_soft(error, &AMQPSoftError::PRECONDITIONFAILED) || !text.contains("message size") {
+        return None;
+    }
+    let numbers = text.split(|c: char| !c.is_ascii_digit());
+    numbers.filter_map(|digits| digits.parse().ok()).next_back()
 }

@@ -49,6 +49,8 @@ pub enum PublishError {
     Unroutable,
     /// The broker will not take it, however often it is offered.
     Undeliverable,
+    /// It has more bytes than this, the broker's limit.
+    TooLarge(u64),
     /// The session that brought the request is lost; it is delivered again.
     SessionLost,
 }
@@ -111,7 +113,7 @@ impl Dispatcher {
                 match working.await.unwrap_or_else(|_| self.panicked(delivery, address)) {
                     Work::GivenBack => Settlement::Requeue,
                     Work::Nothing => Settlement::Ack,
-                    Work::Answer(reply) => self.reply(reply, broker).await,
+                    Work::Answer(reply) => self.reply(delivery, address, reply, broker).await,
                 }
             }
         };
@@ -269,16 +271,47 @@ impl Dispatcher {
 
     /// Publishes a reply. Whatever becomes of it, the request is not run again
     /// for it, unless the broker delivers it again.
-    async fn reply(&self, reply: Reply, broker: &impl Broker) -> Settlement {
+    async fn reply(
+        &self,
+        delivery: &Delivery,
+        address: ReplyAddress<'_>,
+        reply: Reply,
+        broker: &impl Broker,
+    ) -> Settlement {
+        let mut published = self.publish(reply, broker).await;
+        if let Err(PublishError::TooLarge(limit)) = published
+            && let Work::Answer(instead) = self.too_large(delivery, address, limit)
+        {
+            published = self.publish(instead, broker).await;
+        }
+        match published {
+            Err(PublishError::SessionLost) => Settlement::Requeue,
+            Ok(()) | Err(_) => Settlement::Ack,
+        }
+    }
+
+    async fn publish(&self, reply: Reply, broker: &impl Broker) -> Result<(), PublishError> {
         let published = tokio::select! {
             published = broker.publish(reply) => published,
             () = self.stopping.given_up.cancelled() => Err(PublishError::SessionLost),
         };
         self.telemetry.published(published);
-        match published {
-            Ok(()) | Err(PublishError::Unroutable | PublishError::Undeliverable) => Settlement::Ack,
-            Err(PublishError::SessionLost) => Settlement::Requeue,
+        published
+    }
+
+    /// The answer to a request whose own is more than the broker takes.
+    fn too_large(&self, delivery: &Delivery, address: ReplyAddress<'_>, limit: u64) -> Work {
+        let decoded = wire::decode(delivery, self.dialect);
+        let (calls, mut encoder) = decoded.into_parts(usize::MAX);
+        for call in calls {
+            let (request, to) = call.into_request();
+            let found = request.ok().map(|request| self.plugins.find(request.method.as_deref()));
+            let plugin = found.and_then(Result::ok).map(|(plugin, _)| plugin.id().clone());
+            let text = format!("the result is larger than the broker takes, {limit} bytes");
+            let outcome = Err(CallError::new(ErrorKind::ResourceExhausted, text));
+            encoder.push(&to, Answered { outcome, plugin });
         }
+        finish(encoder, delivery, address)
     }
 }
 
@@ -307,10 +340,10 @@ fn span(delivery: &Delivery) -> tracing::Span {
 }
 
 fn finish(encoder: wire::Encoder, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
-    let (routing_key, direct) = match address {
+    let (routing_key, direct_node) = match address {
         ReplyAddress::Nobody => return Work::Nothing,
-        ReplyAddress::Queue(name) => (name, false),
-        ReplyAddress::Direct(name) => (name, true),
+        ReplyAddress::Queue(name) => (name, None),
+        ReplyAddress::Direct(name, node) => (name, Some(node)),
     };
-    encoder.finish(delivery, routing_key, direct).map_or(Work::Nothing, Work::Answer)
+    encoder.finish(delivery, routing_key, direct_node).map_or(Work::Nothing, Work::Answer)
 }

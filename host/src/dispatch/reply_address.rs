@@ -24,8 +24,9 @@ pub enum ReplyAddress<'a> {
     Nobody,
     /// An ordinary queue.
     Queue(&'a Bytes),
-    /// A consumer of direct reply-to; delivered at most once, never returned.
-    Direct(&'a Bytes),
+    /// A consumer of direct reply-to, and the number of the node it is connected
+    /// to; delivered at most once, never returned.
+    Direct(&'a Bytes, u64),
 }
 
 /// Why no reply is sent to an address.
@@ -89,8 +90,10 @@ impl ReplyPolicy {
         }
         let text = String::from_utf8_lossy(address);
         let checked = match text.strip_prefix(DIRECT) {
-            Some(rest) if is_direct(rest) => ReplyAddress::Direct(address),
-            Some(_) => return Err(AddressRefused::Malformed),
+            Some(rest) => match direct_node(rest) {
+                Some(node) => ReplyAddress::Direct(address, node),
+                None => return Err(AddressRefused::Malformed),
+            },
             None => ReplyAddress::Queue(address),
         };
         if !self.allow.is_empty() && !self.allow.iter().any(|pattern| pattern.matches(&text)) {
@@ -100,23 +103,23 @@ impl ReplyPolicy {
     }
 }
 
-/// Whether what follows the prefix is `.`, an Erlang process id and a key, both
-/// in base64, as RabbitMQ's `rabbit_direct_reply_to` writes them. The id is an
-/// external term: 131, `NEW_PID_EXT` (88), an atom `reply@` and digits, and
-/// twelve bytes.
-fn is_direct(rest: &str) -> bool {
-    let Some((pid, key)) = rest.strip_prefix('.').and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
+/// The node in what follows the prefix, if that is `.`, an Erlang process id and
+/// a key of 16 bytes, both in base64, as RabbitMQ's `rabbit_direct_reply_to`
+/// writes them. The id is an external term: 131, `NEW_PID_EXT` (88), an atom
+/// `reply@` and digits, and twelve bytes.
+fn direct_node(rest: &str) -> Option<u64> {
+    const KEY: usize = 16;
+    let (pid, key) = rest.strip_prefix('.')?.split_once('.')?;
     let base64 = base64::engine::general_purpose::STANDARD;
-    let (Ok(pid), Ok(key)) = (base64.decode(pid), base64.decode(key)) else {
-        return false;
-    };
-    !key.is_empty() && is_pid(&pid)
+    let (pid, key) = (base64.decode(pid).ok()?, base64.decode(key).ok()?);
+    if key.len() != KEY {
+        return None;
+    }
+    node_of(&pid)
 }
 
-fn is_pid(term: &[u8]) -> bool {
-    const NODE_AND_SERIAL: usize = 12;
+fn node_of(term: &[u8]) -> Option<u64> {
+    const NUMBER_AND_SERIAL: usize = 12;
     let (length, rest) = match term {
         // ATOM_UTF8_EXT with a two-byte length.
         [131, 88, 118, high, low, rest @ ..] => {
@@ -128,13 +131,15 @@ fn is_pid(term: &[u8]) -> bool {
         }
         // SMALL_ATOM_UTF8_EXT with a one-byte length.
         [131, 88, 119, length, rest @ ..] => (usize::from(*length), rest),
-        _ => return false,
+        _ => return None,
     };
-    let Some((node, rest)) = rest.split_at_checked(length) else { return false };
-    let Some(digits) = node.strip_prefix(b"reply@") else { return false };
-    rest.len() == NODE_AND_SERIAL
-        && (1..=10).contains(&digits.len())
-        && digits.iter().all(u8::is_ascii_digit)
+    let (node, rest) = rest.split_at_checked(length)?;
+    let digits = node.strip_prefix(b"reply@")?;
+    let is_number = (1..=10).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    if rest.len() != NUMBER_AND_SERIAL || !is_number {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -147,7 +152,8 @@ mod tests {
         policy.check(&properties, "rpc_queue").map(|address| match address {
             ReplyAddress::Nobody => "nobody",
             ReplyAddress::Queue(_) => "queue",
-            ReplyAddress::Direct(_) => "direct",
+            ReplyAddress::Direct(_, 42) => "direct",
+            ReplyAddress::Direct(..) => "direct, but of another node",
         })
     }
 

@@ -232,7 +232,7 @@ impl Encoder {
         mut self,
         delivery: &Delivery,
         routing_key: &Bytes,
-        direct: bool,
+        direct_node: Option<u64>,
     ) -> Option<Reply> {
         if self.answers == 0 {
             return None;
@@ -250,7 +250,7 @@ impl Encoder {
         }
         Some(Reply {
             routing_key: routing_key.clone(),
-            direct,
+            direct_node,
             correlation_id: delivery.properties.correlation_id.clone(),
             content_type: self.content_type,
             kind: self.kind,
