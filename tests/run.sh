@@ -16,24 +16,56 @@ esac
 
 step() { printf '\n== %s\n' "$*"; }
 
-# Installs Debian packages, or says the command that a person has to run.
+missing=()
+# need PROOF PACKAGE…: the packages are missing if the shell command PROOF fails.
 need() {
-    local command=$1; shift
-    command -v "$command" >/dev/null 2>&1 && return
-    [ "$command" = rabbitmq-server ] && [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && return
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        step "installing $*"
-        apt-get update -q
-        # A broker of the system's own must not start for our sake.
-        DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends "$@"
-    else
-        echo "tests/run.sh needs \`$command\`; run: sudo apt-get install $*" >&2
-        exit 1
-    fi
+    local proof=$1; shift
+    sh -c "$proof" >/dev/null 2>&1 || missing+=("$@")
 }
 
-need cc gcc libc6-dev
-[ -n "$quick" ] || need rabbitmq-server rabbitmq-server
+needs() {
+    missing=()
+    need 'command -v cc' gcc libc6-dev
+    [ -z "$quick" ] || return 0
+    # Its wrapper is in /usr/sbin, which is not in everybody's PATH.
+    need 'command -v rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]' rabbitmq-server
+    # A client library for each language; the one for Erlang comes with RabbitMQ.
+    need 'command -v escript' erlang-base
+    need 'python3 -c "import ensurepip, venv"' python3 python3-venv
+    need 'command -v node' nodejs
+    need 'command -v npm' npm
+    need 'command -v java && command -v javac' default-jdk-headless
+    need '[ -e /usr/share/java/amqp-client.jar ] && [ -e /usr/share/java/slf4j-nop.jar ]' \
+        librabbitmq-client-java
+    need 'command -v go' golang-go
+    need '[ -d /usr/share/gocode/src/github.com/rabbitmq/amqp091-go ]' \
+        golang-github-rabbitmq-amqp091-go-dev
+    need '/usr/bin/ruby -e "require %q(bunny)"' ruby ruby-bunny
+    need "/usr/bin/php -r 'require \"PhpAmqpLib/autoload.php\";'" php-cli php-amqplib
+    need '[ -e /usr/include/amqp_tcp_socket.h ]' librabbitmq-dev
+    # RabbitMQ 4 is not installed but unpacked, by tests/rabbitmq4.sh.
+    need '[ -d target/rabbitmq-4 ] || { command -v debootstrap &&
+        [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; }' debootstrap debian-archive-keyring
+}
+
+needs
+if [ ${#missing[@]} -gt 0 ]; then
+    install=(apt-get install --no-install-recommends "${missing[@]}")
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "tests/run.sh needs more than is installed; run: sudo ${install[*]}" >&2
+        exit 1
+    fi
+    step "installing ${missing[*]}"
+    apt-get update -q
+    # A broker of the system's own must not start for our sake.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${install[@]}" -q -y
+    needs
+    if [ ${#missing[@]} -gt 0 ]; then
+        echo "tests/run.sh: installed, but not found or not working: ${missing[*]}" >&2
+        exit 1
+    fi
+fi
+
 if ! rustc --print target-libdir --target wasm32-wasip2 >/dev/null 2>&1 \
     || [ ! -d "$(rustc --print target-libdir --target wasm32-wasip2)" ]; then
     step "installing the Rust target wasm32-wasip2"
@@ -41,13 +73,21 @@ if ! rustc --print target-libdir --target wasm32-wasip2 >/dev/null 2>&1 \
 fi
 
 if [ -z "$quick" ]; then
-    need python3 python3 python3-venv
+    # Python's and Node's libraries are not Debian's, and stay below target/.
     if [ ! -x target/venv/bin/python ]; then
-        step "Python clients"
-        python3 -m venv target/venv || { need ensurepip python3-venv; python3 -m venv target/venv; }
+        step "Python's client library"
+        python3 -m venv target/venv
     fi
     target/venv/bin/python -c 'import pika' 2>/dev/null \
         || target/venv/bin/pip install --quiet 'pika==1.3.*'
+    node=target/clients/node
+    if ! cmp -s {tests/clients,target/clients}/node/package-lock.json \
+        || ! NODE_PATH=$PWD/$node/node_modules node -e 'require("amqplib")' 2>/dev/null; then
+        step "Node's client library"
+        mkdir -p "$node"
+        cp tests/clients/node/package{,-lock}.json "$node"
+        (cd "$node" && npm ci --no-audit --no-fund)
+    fi
 fi
 
 if [ -z "$quick" ]; then
@@ -79,7 +119,7 @@ fi
 step "build and tests"
 if [ -n "$quick" ]; then
     cargo test --release --locked --workspace -- \
-        --skip private_broker --skip clients:: --skip hostile:: --skip faults:: \
+        --skip private_broker --skip clients:: --skip libraries:: --skip hostile:: --skip faults:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload::
 else
     cargo test --release --locked --workspace

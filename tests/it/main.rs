@@ -22,6 +22,9 @@ mod core;
 /// The release binary, a real broker, and clients as they are.
 mod clients;
 
+/// A client library for each language, sending as its tutorial does.
+mod libraries;
+
 /// Guests that misbehave, among healthy calls.
 mod hostile;
 
