@@ -119,7 +119,7 @@ fi
 step "build and tests"
 if [ -n "$quick" ]; then
     cargo test --release --locked --workspace -- \
-        --skip private_broker --skip clients:: --skip libraries:: --skip hostile:: --skip faults:: \
+        --skip private_broker --skip brokers:: --skip clients:: --skip libraries:: --skip hostile:: --skip faults:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload::
 else
     cargo test --release --locked --workspace

@@ -274,9 +274,11 @@ impl Sessions<'_> {
     async fn open(&mut self) -> Result<Option<Session>, ServeError> {
         loop {
             self.attempt = self.attempt.saturating_add(1);
-            let Some(url) = self.connector.pick() else { return Ok(None) };
             let trying = async {
                 tokio::time::sleep(self.connector.wait_before(self.attempt)).await;
+                let url = self.connector.broker_for(self.attempt).await.ok_or_else(|| {
+                    OpenError::Refused("the configuration names no broker".to_owned())
+                })?;
                 Session::open(
                     &self.connector,
                     url,

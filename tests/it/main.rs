@@ -34,6 +34,9 @@ mod reload;
 /// Hosts and brokers that die.
 mod faults;
 
+/// Several brokers: which of them is connected to.
+mod brokers;
+
 /// What brokers refuse while a host runs.
 mod refusals;
 

@@ -61,7 +61,7 @@ const DOORS: [(&str, &[&str]); 14] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 8] = [
+const OWNERS: [(&str, &[&str]); 9] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("lapin", &["amqp/"]),
@@ -70,6 +70,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("clap", &["config/", "cli/"]),
     ("prometheus", &["telemetry.rs"]),
     ("toml", &["config/"]),
+    ("ureq", &["amqp/management.rs"]),
 ];
 
 /// What may end a process or a task where an error should be returned.

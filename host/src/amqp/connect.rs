@@ -1,6 +1,5 @@
 //! Connecting: which broker, with what patience, over TLS or not.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +10,9 @@ use lapin::{Connection, ConnectionProperties, ErrorKind};
 use rand::Rng as _;
 
 use super::filter;
-use crate::config::{BrokerConfig, BrokerUrl, Strategy};
+use super::management::Management;
+use super::strategy::Turns;
+use crate::config::{Broker, BrokerConfig, BrokerUrl, Strategy};
 
 /// Waits between attempts grow from this …
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -42,13 +43,14 @@ impl std::error::Error for OpenError {}
 /// Opens connections to the configured brokers.
 #[derive(Debug)]
 pub struct Connector {
-    urls: Vec<BrokerUrl>,
-    strategy: Strategy,
+    brokers: Vec<Broker>,
+    turns: Turns,
+    /// There if the strategy asks.
+    management: Option<Management>,
     timeout: Duration,
     heartbeat: u16,
     tls: OwnedTLSConfig,
     name: String,
-    next: AtomicUsize,
 }
 
 impl Connector {
@@ -56,11 +58,12 @@ impl Connector {
     /// first, and a fleet must not hammer the broker meanwhile.
     pub const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
-    /// Reads the certificates. `name` is what the broker lists connections as.
+    /// Reads the certificates and this machine's name. `name` is what the broker lists connections
+    /// as.
     ///
     /// # Errors
     ///
-    /// When a certificate or key cannot be read.
+    /// When a certificate or key cannot be read, or the machine's name when the strategy needs it.
     pub fn new(config: &BrokerConfig, name: String) -> anyhow::Result<Self> {
         let read = |path: &std::path::Path| {
             std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))
@@ -78,30 +81,57 @@ impl Connector {
             }
             _ => None,
         };
+        let brokers = &config.brokers;
+        let asks = config.strategy == Strategy::LeastConnections && brokers.len() > 1;
+        let management =
+            asks.then(|| Management::new(brokers, cert_chain.as_deref())).transpose()?;
+        let host = match config.strategy {
+            Strategy::SourceHash => hostname::get()
+                .context("the strategy `source-hash` needs the name of this machine")?,
+            _ => std::ffi::OsString::new(),
+        };
+        let names: Vec<String> = brokers.iter().map(|broker| broker.url.address()).collect();
+        let weights = brokers.iter().map(|broker| broker.weight);
+        let turns = Turns::new(
+            config.strategy,
+            &host.to_string_lossy(),
+            names.iter().map(String::as_str).zip(weights),
+        );
         let heartbeat = u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX).max(1);
         Ok(Self {
-            urls: config.urls.clone(),
-            strategy: config.strategy,
+            brokers: brokers.clone(),
+            turns,
+            management,
             timeout: config.connect_timeout,
             heartbeat,
             tls: OwnedTLSConfig { identity, cert_chain },
             name,
-            next: AtomicUsize::new(0),
         })
     }
 
     /// Number of configured brokers.
     pub fn brokers(&self) -> usize {
-        self.urls.len()
+        self.brokers.len()
     }
 
-    /// The broker whose turn it is.
+    /// The broker for attempt `attempt` of a search that counts from 1. A search begins as the
+    /// strategy says, where that is `least-connections` after a look at the numbers; each further
+    /// attempt goes to another broker, until all have had their turn.
+    pub async fn broker_for(&self, attempt: u32) -> Option<&BrokerUrl> {
+        if attempt <= 1 {
+            self.turns.begin();
+        }
+        if let Some(management) = &self.management
+            && self.turns.at_begin_of_round()
+        {
+            self.turns.note_connections(&management.connections().await);
+        }
+        self.pick()
+    }
+
+    /// The broker whose turn it is, by what is known already.
     pub fn pick(&self) -> Option<&BrokerUrl> {
-        let turn = match self.strategy {
-            Strategy::RoundRobin => self.next.fetch_add(1, Ordering::Relaxed),
-            Strategy::Random => rand::rng().random_range(0..self.urls.len().max(1)),
-        };
-        self.urls.get(turn.checked_rem(self.urls.len())?)
+        Some(&self.brokers.get(self.turns.next()?)?.url)
     }
 
     /// The time limit on each step of opening a session.
@@ -137,8 +167,8 @@ impl Connector {
     /// round over all brokers, then longer and longer, with jitter so that a
     /// fleet does not come back in step.
     pub fn wait_before(&self, attempt: u32) -> Duration {
-        let rounds =
-            attempt.saturating_sub(1) / u32::try_from(self.urls.len()).unwrap_or(u32::MAX).max(1);
+        let brokers = u32::try_from(self.brokers()).unwrap_or(u32::MAX).max(1);
+        let rounds = attempt.saturating_sub(1) / brokers;
         if rounds == 0 {
             return Duration::ZERO;
         }

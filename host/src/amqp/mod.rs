@@ -9,10 +9,12 @@
 mod connect;
 mod convert;
 mod filter;
+mod management;
 mod replies;
 mod reply_nodes;
 mod session;
 mod settle;
+mod strategy;
 mod topology;
 
 pub use connect::{Connector, OpenError};

@@ -71,7 +71,7 @@ async fn dev(mut config: Config) -> Result<(), ServeError> {
     let url = broker.amqp_url();
     let parsed = BrokerUrl::parse(&url)
         .map_err(|error| ServeError::Failed(anyhow::anyhow!("the broker's URL: {error}")))?;
-    config.broker.urls = vec![parsed];
+    config.broker.brokers = vec![parsed.into()];
     let plugins = config.plugins.display().to_string();
     let served = super::serve::serve(config, |ready| welcome(ready, &url, &plugins)).await;
     let removed = broker.remove().await.map_err(ServeError::Failed);

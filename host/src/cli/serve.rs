@@ -69,9 +69,15 @@ pub(super) fn exit_code(served: Result<(), ServeError>) -> ExitCode {
 /// Logs go to standard error, coloured on a terminal only.
 pub(super) fn start_logging(log: &LogConfig) {
     use std::io::IsTerminal as _;
-    // The library below reports as errors what is handled here, and said here.
-    let quiet = if log.level.contains("lapin") { "" } else { ",lapin=off" };
-    let filter = EnvFilter::builder().parse_lossy(format!("{}{quiet}", log.level));
+    // The libraries below report as errors what is handled here, and said here.
+    let quiet = ["lapin", "rustls_platform_verifier"]
+        .into_iter()
+        .filter(|library| !log.level.contains(library))
+        .map(|library| format!(",{library}=off"));
+    // The HTTP library shows at `trace` what it sends, byte for byte: the credentials.
+    let secret = ",ureq_proto=off,ureq_proto::util=off";
+    let directives = log.level.clone() + &quiet.collect::<String>() + secret;
+    let filter = EnvFilter::builder().parse_lossy(directives);
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

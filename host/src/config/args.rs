@@ -21,8 +21,8 @@ const OPERATION: &str = "Operation";
 /// the file has to be able to say otherwise.
 #[derive(Args, Clone, Default)]
 pub struct ServeArgs {
-    /// Broker to connect to, amqp:// or amqps://; repeatable [default: RABBITMQ_HOST …, else
-    /// localhost as guest]
+    /// Broker to connect to, amqp:// or amqps://; repeatable; in place of every [[broker]] of the
+    /// file [default: RABBITMQ_HOST …, else localhost as guest]
     #[arg(long, env = "RPCHOST_AMQP_URL", hide_env_values = true, value_name = "URL")]
     #[arg(help_heading = BROKER)]
     pub amqp_url: Vec<String>,
@@ -31,7 +31,7 @@ pub struct ServeArgs {
     #[arg(long, env = "RPCHOST_AMQP_PASSWORD_FILE", value_name = "FILE", help_heading = BROKER)]
     pub amqp_password_file: Option<String>,
 
-    /// Certificates (PEM) to trust for amqps:// [default: those of the system]
+    /// Certificates (PEM) to trust for amqps:// and https:// [default: those of the system]
     #[arg(long, env = "RPCHOST_TLS_CA", value_name = "FILE", help_heading = BROKER)]
     pub tls_ca: Option<String>,
 
@@ -43,7 +43,8 @@ pub struct ServeArgs {
     #[arg(long, env = "RPCHOST_TLS_KEY", value_name = "FILE", help_heading = BROKER)]
     pub tls_key: Option<String>,
 
-    /// Order in which several URLs are tried: round-robin or random [default: round-robin]
+    /// Order in which several brokers are tried: round-robin, weighted-round-robin, random,
+    /// weighted-random, source-hash or least-connections [default: round-robin]
     #[arg(long, env = "RPCHOST_STRATEGY", value_name = "NAME", help_heading = BROKER)]
     pub strategy: Option<String>,
 

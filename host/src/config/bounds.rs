@@ -24,6 +24,10 @@ pub(super) const CONNECT_TIMEOUT: Bounds<Duration> = Bounds {
 pub(super) const CONNECT_ATTEMPTS: Bounds<u32> =
     Bounds { least: 0, most: u32::MAX, why: "`0` tries for ever" };
 
+/// Weights are shares of a whole. 0 would be a broker that is never used, which is better left out.
+pub(super) const WEIGHT: Bounds<u32> =
+    Bounds { least: 1, most: 1000, why: "weights are shares, and a thousandth is a small one" };
+
 /// AMQP 0-9-1 counts heartbeats in whole seconds; 0 would switch them off, and a frozen broker
 /// would never be noticed.
 pub(super) const HEARTBEAT: Bounds<Duration> = Bounds {

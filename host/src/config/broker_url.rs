@@ -203,7 +203,8 @@ impl BrokerUrl {
     }
 
     /// Host and port as they stand in a URI.
-    fn address(&self) -> String {
+    #[must_use]
+    pub fn address(&self) -> String {
         let (host, port) = (&self.host, self.port);
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }

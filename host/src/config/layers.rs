@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command};
 
 use super::args::{ServeArgs, clap_id, environment_name};
+use super::brokers::{BROKER, BROKER_KEYS};
 use super::file::{Keys, Table};
 use super::problem::{Origin, Problems};
 use super::written::{Raw, Written};
@@ -90,6 +91,11 @@ impl<'a> Layers<'a> {
         }
     }
 
+    /// What stands in the file alone, whichever layer wins.
+    pub(super) fn in_file(&self) -> &Table {
+        &self.file
+    }
+
     /// Clap fills flags from the process's variables too. Those values are dropped and read again
     /// through `environment`, so that tests see one environment and not two.
     fn is_from_environment(&self, key: &str) -> bool {
@@ -120,7 +126,8 @@ impl<'a> Layers<'a> {
             .filter_map(Arg::get_long)
             .filter(|key| *key != "config")
             .collect();
-        let keys = Keys { known: &known, reserved: &["listener", "broker"] };
+        let keys =
+            Keys { known: &known, lists: &[(BROKER, &BROKER_KEYS)], reserved: &["listener"] };
         Table::parse(&text, path, &keys, &mut self.problems)
     }
 }

@@ -9,8 +9,10 @@
 mod args;
 mod bounds;
 mod broker_url;
+mod brokers;
 mod file;
 mod layers;
+mod management_url;
 mod plugin;
 mod problem;
 mod resolve;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 pub use args::ServeArgs;
 pub use broker_url::BrokerUrl;
+pub use management_url::ManagementUrl;
 pub use plugin::{OnRedelivery, PluginConfig, PluginKind};
 pub use problem::{Origin, Problem, Problems};
 pub use resolve::resolve;
@@ -39,6 +42,8 @@ pub const DEFAULT_CONFIG: &str = "rpchost.toml";
 /// A TCP connection and AMQP's handshake take milliseconds; a frozen broker accepts and never
 /// answers, and another address should get its turn while callers still wait.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Equal shares: who gives no weights wants none.
+pub const DEFAULT_WEIGHT: u32 = 1;
 /// 0, for ever: a broker that restarts must find its host again without a person.
 pub const DEFAULT_CONNECT_ATTEMPTS: u32 = 0;
 /// A frozen broker is noticed after twice this, within the default call timeout. RabbitMQ advises 5
@@ -106,11 +111,11 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// The broker and the connection to it.
+/// The brokers and the connection to one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
-    /// Addresses of one cluster, in the order given; at least one.
-    pub urls: Vec<BrokerUrl>,
+    /// Those that have the queue, in the order given; at least one.
+    pub brokers: Vec<Broker>,
     /// The order in which they are tried.
     pub strategy: Strategy,
     /// Longest wait for one attempt: TCP, TLS and AMQP's handshake together.
@@ -121,6 +126,24 @@ pub struct BrokerConfig {
     pub heartbeat: Duration,
     /// Files for `amqps` URLs.
     pub tls: TlsConfig,
+}
+
+/// One of the brokers that may be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Where it is and who we are there.
+    pub url: BrokerUrl,
+    /// Its share, for the strategies that use weights: 1 to 1000.
+    pub weight: u32,
+    /// Its management API, if it has one that may be asked; with credentials.
+    pub management: Option<ManagementUrl>,
+}
+
+/// A broker of which nothing but the address was said.
+impl From<BrokerUrl> for Broker {
+    fn from(url: BrokerUrl) -> Self {
+        Self { url, weight: DEFAULT_WEIGHT, management: None }
+    }
 }
 
 /// Files in PEM, all readable when the configuration was made.
@@ -134,14 +157,62 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
 }
 
-/// The order in which several broker URLs are tried.
+/// The order in which several brokers are tried. Whatever it is, each is tried once before one is
+/// tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// One after the other, going on after the last that worked.
     #[default]
     RoundRobin,
-    /// Any, each time anew; spreads many hosts over a cluster.
+    /// The same, with turns in proportion to the weights.
+    WeightedRoundRobin,
+    /// Any, each time anew; spreads many hosts over several brokers.
     Random,
+    /// The same, with chances in proportion to the weights.
+    WeightedRandom,
+    /// An order that depends on the names of this machine and of the brokers, and on the weights:
+    /// always the same.
+    SourceHash,
+    /// The one with the fewest connections first, by its management API.
+    LeastConnections,
+}
+
+impl Strategy {
+    /// All of them, in the order of the documentation.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::Random,
+        Self::WeightedRandom,
+        Self::SourceHash,
+        Self::LeastConnections,
+    ];
+
+    /// As it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::WeightedRoundRobin => "weighted-round-robin",
+            Self::Random => "random",
+            Self::WeightedRandom => "weighted-random",
+            Self::SourceHash => "source-hash",
+            Self::LeastConnections => "least-connections",
+        }
+    }
+
+    /// Whether a broker's weight makes a difference.
+    #[must_use]
+    pub fn uses_weights(self) -> bool {
+        matches!(self, Self::WeightedRoundRobin | Self::WeightedRandom | Self::SourceHash)
+    }
+}
+
+/// As it is typed.
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The queue that requests are consumed from. All but the name matters only if it has to be

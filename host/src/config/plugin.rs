@@ -18,6 +18,7 @@ const MAX_CONCURRENCY: Bounds<u32> =
 
 const KEYS: Keys<'static> = Keys {
     known: &["timeout", "memory-limit", "max-concurrency", "instances", "on-redelivery", "kind"],
+    lists: &[],
     reserved: &["config", "secrets", "allow-http", "allow-calls", "stores", "dirs"],
 };
 

@@ -9,24 +9,22 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 
 use super::args::ServeArgs;
-use super::broker_url::BrokerUrl;
+use super::brokers::brokers;
 use super::layers::Layers;
-use super::problem::{Origin, Problems};
+use super::problem::Problems;
 use super::units::{count, duration, size, size_text, whole_seconds};
 use super::written::{Raw, Written};
 use super::{
-    ArgValue, BrokerConfig, Config, DEFAULT_ADMIN, DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_ATTEMPTS,
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_IN_FLIGHT_PER_CORE,
-    DEFAULT_LOG_LEVEL, DEFAULT_MAX_BODY, DEFAULT_MAX_HEADERS, DEFAULT_MEMORY_LIMIT,
-    DEFAULT_PLUGINS, DEFAULT_QUEUE, Environment, Limits, LogConfig, Profile, QueueConfig,
-    QueueKind, TlsConfig, bounds, values,
+    ArgValue, Broker, BrokerConfig, Config, DEFAULT_ADMIN, DEFAULT_CALL_TIMEOUT,
+    DEFAULT_CONNECT_ATTEMPTS, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT,
+    DEFAULT_IN_FLIGHT_PER_CORE, DEFAULT_LOG_LEVEL, DEFAULT_MAX_BODY, DEFAULT_MAX_HEADERS,
+    DEFAULT_MEMORY_LIMIT, DEFAULT_PLUGINS, DEFAULT_QUEUE, Environment, Limits, LogConfig,
+    ManagementUrl, Profile, QueueConfig, QueueKind, TlsConfig, bounds, values,
 };
 
 /// Bytes of prefetched bodies above which an operator who set their number or size is warned: a
 /// common size of the whole machine or container. 4 GiB.
 const MUCH_HELD: u64 = 4 << 30;
-const PASSWORD_IN_FLAG: &str = "the password in `--amqp-url` can be seen in the list of \
-    processes; use `--amqp-password-file`, `RPCHOST_AMQP_URL` or the file instead";
 
 /// Makes the configuration of one run.
 ///
@@ -91,28 +89,14 @@ fn broker(
     environment: Environment<'_>,
     warnings: &mut Vec<String>,
 ) -> BrokerConfig {
-    let mut urls =
-        match layers.many("amqp-url", &args.amqp_url, |raw| BrokerUrl::parse(raw.text()?)) {
-            Some((origin, urls)) => {
-                if matches!(origin, Origin::Flag(_)) && urls.iter().any(BrokerUrl::names_password) {
-                    warnings.push(PASSWORD_IN_FLAG.to_owned());
-                }
-                urls
-            }
-            None => vec![BrokerUrl::from_environment(environment, &mut layers.problems)],
-        };
-    let password = layers.one("amqp-password-file", &args.amqp_password_file, |raw| {
-        values::password_file(raw.text()?)
-    });
-    if let Some(password) = password {
-        urls = urls.into_iter().map(|url| url.with_password(&password)).collect();
-    }
+    let strategy = layers
+        .one("strategy", &args.strategy, |raw| values::strategy(raw.text()?))
+        .unwrap_or_default();
+    let brokers = brokers(layers, args, environment, strategy, warnings);
     BrokerConfig {
-        tls: tls(layers, args, &urls, warnings),
-        urls,
-        strategy: layers
-            .one("strategy", &args.strategy, |raw| values::strategy(raw.text()?))
-            .unwrap_or_default(),
+        tls: tls(layers, args, &brokers, warnings),
+        brokers,
+        strategy,
         connect_timeout: layers
             .one("connect-timeout", &args.connect_timeout, |raw| {
                 duration(raw.measure()?, &bounds::CONNECT_TIMEOUT)
@@ -134,7 +118,7 @@ fn broker(
 fn tls(
     layers: &mut Layers<'_>,
     args: &ServeArgs,
-    urls: &[BrokerUrl],
+    brokers: &[Broker],
     warnings: &mut Vec<String>,
 ) -> TlsConfig {
     let ca = layers.find("tls-ca", args.tls_ca.as_slice());
@@ -149,7 +133,10 @@ fn tls(
         }
         _ => {}
     }
-    if [&ca, &cert, &key].into_iter().any(Option::is_some) && !urls.iter().any(BrokerUrl::is_tls) {
+    let uses_tls = |broker: &Broker| {
+        broker.url.is_tls() || broker.management.as_ref().is_some_and(ManagementUrl::is_tls)
+    };
+    if [&ca, &cert, &key].into_iter().any(Option::is_some) && !brokers.iter().any(uses_tls) {
         warnings
             .push("the TLS files are not used: no broker URL begins with `amqps://`".to_owned());
     }

@@ -1,6 +1,7 @@
 //! The whole way, from a command line, an environment and a file to a [`Config`] or to all its
 //! problems. What single forms accept is tested beside them.
 
+mod brokers;
 mod refusals;
 
 use std::fs;
@@ -62,7 +63,7 @@ fn problems(run: &Run<'_>) -> Vec<String> {
 #[test]
 fn nothing_said_means_the_defaults() {
     let config = typed(&[]);
-    assert_eq!(config.broker.urls, [BrokerUrl::parse("amqp://localhost").unwrap()]);
+    assert_eq!(config.broker.brokers, [BrokerUrl::parse("amqp://localhost").unwrap().into()]);
     assert_eq!(config.broker.strategy, Strategy::RoundRobin);
     assert_eq!(
         (config.broker.connect_timeout, config.broker.connect_attempts),
@@ -149,7 +150,7 @@ fn every_key_can_be_typed_set_or_in_the_file() {
     assert_eq!(made(&Run { set: &variables, ..Run::default() }), config);
     assert_eq!(made(&Run { file: Some(&file), ..Run::default() }), config);
 
-    assert_eq!(config.broker.urls, [BrokerUrl::parse("amqps://u@h/v").unwrap()]);
+    assert_eq!(config.broker.brokers, [BrokerUrl::parse("amqps://u@h/v").unwrap().into()]);
     assert_eq!(
         [&config.broker.tls.ca, &config.broker.tls.cert, &config.broker.tls.key],
         [&Some(pem.into()); 3]
@@ -183,9 +184,9 @@ fn every_key_can_be_typed_set_or_in_the_file() {
 
 #[test]
 fn lists_are_repeated_flags_commas_in_the_environment_and_toml_lists() {
-    let expected: Vec<BrokerUrl> =
-        ["amqp://a", "amqp://b"].map(|url| BrokerUrl::parse(url).unwrap()).into();
-    let urls = |run: Run<'_>| made(&run).broker.urls;
+    let expected: Vec<Broker> =
+        ["amqp://a", "amqp://b"].map(|url| BrokerUrl::parse(url).unwrap().into()).into();
+    let urls = |run: Run<'_>| made(&run).broker.brokers;
     assert_eq!(
         urls(Run {
             typed: &["--amqp-url", "amqp://a", "--amqp-url", "amqp://b"],
@@ -209,7 +210,7 @@ fn lists_are_repeated_flags_commas_in_the_environment_and_toml_lists() {
 fn rabbitmq_variables_count_only_without_a_url() {
     let set: &[_] = &[("RABBITMQ_HOST", "h"), ("RABBITMQ_PASSWORD", "p")];
     assert_eq!(
-        made(&Run { set, ..Run::default() }).broker.urls[0].uri_with_credentials(),
+        made(&Run { set, ..Run::default() }).broker.brokers[0].url.uri_with_credentials(),
         "amqp://guest:p@h:5672/%2F"
     );
     let run = Run {
@@ -217,7 +218,7 @@ fn rabbitmq_variables_count_only_without_a_url() {
         typed: &["--amqp-url", "amqp://a"],
         ..Run::default()
     };
-    assert_eq!(made(&run).broker.urls[0].host(), "a");
+    assert_eq!(made(&run).broker.brokers[0].url.host(), "a");
     let run = Run { set: &[("RABBITMQ_PORT", "x")], ..Run::default() };
     assert_eq!(
         problems(&run),
@@ -233,6 +234,6 @@ fn a_password_file_replaces_the_password_of_every_url() {
     let file = ["--amqp-password-file", path.to_str().unwrap()];
     let config =
         typed(&[&file[..], &["--amqp-url", "amqp://u:x@a", "--amqp-url", "amqp://v@b"]].concat());
-    assert!(config.broker.urls.iter().all(|url| url.password() == "from file"));
-    assert_eq!(typed(&file).broker.urls[0].password(), "from file");
+    assert!(config.broker.brokers.iter().all(|broker| broker.url.password() == "from file"));
+    assert_eq!(typed(&file).broker.brokers[0].url.password(), "from file");
 }

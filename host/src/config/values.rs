@@ -24,17 +24,8 @@ const MAX_PASSWORD_FILE: u64 = 4096;
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 pub(super) fn strategy(text: &str) -> Result<Strategy, String> {
-    let choices = [("round-robin", Strategy::RoundRobin), ("random", Strategy::Random)];
-    let later = [
-        "weighted-round-robin",
-        "weighted-random",
-        "weighted",
-        "least-connections",
-        "least-loaded",
-        "failover",
-        "sticky",
-    ];
-    one_of(text, &choices, &later)
+    let choices = Strategy::ALL.map(|strategy| (strategy.name(), strategy));
+    one_of(text, &choices, &[])
 }
 
 pub(super) fn queue_kind(text: &str) -> Result<QueueKind, String> {
@@ -195,9 +186,11 @@ mod tests {
         assert_eq!(queue_kind("transient"), Ok(QueueKind::Transient));
         assert_eq!(dialect("json-rpc"), Ok(DialectChoice::JsonRpc));
         assert_eq!(log_format("json"), Ok(LogFormat::Json));
+        assert_eq!(strategy("source-hash"), Ok(Strategy::SourceHash));
         assert_eq!(
-            text(strategy("weighted-round-robin").map(no_value)),
-            "`weighted-round-robin` is not available in this version; write `round-robin` or `random`"
+            text(strategy("least-loaded").map(no_value)),
+            "`least-loaded` is not known; write `round-robin`, `weighted-round-robin`, `random`, \
+             `weighted-random`, `source-hash` or `least-connections`"
         );
         for later in ["envelope", "nameko", "nestjs", "celery", "aio-pika"] {
             let problem = text(dialect(later).map(|_| ()));

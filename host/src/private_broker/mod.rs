@@ -87,7 +87,17 @@ impl PrivateBroker {
     /// shows the end of the broker's log.
     pub async fn start() -> Result<Self> {
         let installation = tokio::task::spawn_blocking(Installation::find).await??;
-        Self::start_installed(installation).await
+        Self::start_installed(installation, false).await
+    }
+
+    /// Like [`PrivateBroker::start`], with the management plugin, which costs a second and some
+    /// memory. Its API is at [`PrivateBroker::management_address`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with_management() -> Result<Self> {
+        let installation = tokio::task::spawn_blocking(Installation::find).await??;
+        Self::start_installed(installation, true).await
     }
 
     /// Like [`PrivateBroker::start`], with the RabbitMQ and the Erlang in the folder `root`, which
@@ -98,14 +108,15 @@ impl PrivateBroker {
     pub async fn start_from(root: &Path) -> Result<Self> {
         let root = root.to_owned();
         let find = move || Installation::below(&root);
-        Self::start_installed(tokio::task::spawn_blocking(find).await??).await
+        Self::start_installed(tokio::task::spawn_blocking(find).await??, false).await
     }
 
-    async fn start_installed(installation: Installation) -> Result<Self> {
+    async fn start_installed(installation: Installation, management: bool) -> Result<Self> {
         let mut attempt = 1;
         loop {
             let installation = installation.clone();
-            let mut broker = tokio::task::spawn_blocking(|| Self::prepare(installation)).await??;
+            let prepare = move || Self::prepare(installation, management);
+            let mut broker = tokio::task::spawn_blocking(prepare).await??;
             let outcome = broker.launch().await?;
             if matches!(outcome, Start::Ready) {
                 return Ok(broker);
@@ -123,9 +134,9 @@ impl PrivateBroker {
     }
 
     /// Everything up to the order to start: ports, directory, watchdog.
-    fn prepare(installation: Installation) -> Result<Self> {
+    fn prepare(installation: Installation, management: bool) -> Result<Self> {
         let ports = Ports::claim()?;
-        let directory = node::make_directory(&ports, WATCHDOG)?;
+        let directory = node::make_directory(&ports, management, WATCHDOG)?;
         let out = fs::File::create(directory.path().join("out"))?;
         let mut watchdog = Command::new("/bin/sh")
             .arg("watchdog.sh")
@@ -160,6 +171,12 @@ impl PrivateBroker {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.ports.amqp
+    }
+
+    /// Where its management API answers, if it was started with one: `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn management_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.management)
     }
 
     /// Holds everything of this broker: settings, data, `out`, and `log/`.

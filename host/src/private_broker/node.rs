@@ -1,4 +1,4 @@
-//! What one private RabbitMQ node consists of before it runs: the installed server, three ports, a
+//! What one private RabbitMQ node consists of before it runs: the installed server, its ports, a
 //! directory with its settings, and the environment that keeps it away from the system's RabbitMQ.
 //!
 //! Refuses to know how the node is started and ended.
@@ -30,10 +30,11 @@ const USUAL_PATH: &str = "/opt/rabbitmq/sbin:/opt/homebrew/sbin:/usr/local/sbin:
 /// reconnects while the broker is down would sooner or later be given the broker's own port, connect
 /// to itself, and keep the broker from coming back on it.
 const FIRST_PORT: u16 = 20_000;
-/// One port that claims the block, and one each for epmd, AMQP and Erlang's distribution.
-const PORTS_PER_BLOCK: u16 = 4;
+/// One port that claims the block, and one each for epmd, AMQP, Erlang's distribution and the
+/// management API.
+const PORTS_PER_BLOCK: u16 = 5;
 /// Up to port 31,999.
-const BLOCKS: u16 = 3_000;
+const BLOCKS: u16 = 2_400;
 
 /// Bytes of a log that an error shows: about 20 lines.
 const TAIL_BYTES: u64 = 2_500;
@@ -45,6 +46,8 @@ pub(super) struct Ports {
     /// Where the node will speak AMQP.
     pub(super) amqp: u16,
     distribution: u16,
+    /// Where the node will answer HTTP, if it has the management plugin.
+    pub(super) management: u16,
     /// Whoever listens on a block's first port owns the block. Held for as long as the node may be
     /// started again, so that no other private broker takes its ports meanwhile.
     _claim: TcpListener,
@@ -57,13 +60,14 @@ impl Ports {
         for _ in 0..BLOCKS {
             let first = FIRST_PORT + PORTS_PER_BLOCK * rand::random_range(0..BLOCKS);
             let (epmd, amqp, distribution) = (first + 1, first + 2, first + 3);
+            let management = first + 4;
             let Ok(claim) = listen(first) else { continue };
-            if [epmd, amqp, distribution].into_iter().all(|port| listen(port).is_ok()) {
-                return Ok(Self { epmd, amqp, distribution, _claim: claim });
+            if [epmd, amqp, distribution, management].into_iter().all(|port| listen(port).is_ok()) {
+                return Ok(Self { epmd, amqp, distribution, management, _claim: claim });
             }
         }
         bail!(
-            "found no three free ports on 127.0.0.1 from {FIRST_PORT} on; `ss -ltn` shows who listens there"
+            "found no four free ports on 127.0.0.1 from {FIRST_PORT} on; `ss -ltn` shows who listens there"
         )
     }
 }
@@ -158,7 +162,7 @@ pub(super) fn name(ports: &Ports) -> String {
 }
 
 /// Makes a directory that only this user may enter, with the node's settings in it.
-pub(super) fn make_directory(ports: &Ports, watchdog: &str) -> Result<TempDir> {
+pub(super) fn make_directory(ports: &Ports, management: bool, watchdog: &str) -> Result<TempDir> {
     let directory =
         tempfile::Builder::new().prefix("rpchost-broker-").tempdir().with_context(|| {
             format!(
@@ -166,13 +170,13 @@ pub(super) fn make_directory(ports: &Ports, watchdog: &str) -> Result<TempDir> {
                 env::temp_dir().display()
             )
         })?;
-    fill(directory.path(), ports, watchdog).with_context(|| {
+    fill(directory.path(), ports, management, watchdog).with_context(|| {
         format!("cannot write the private broker's settings to `{}`", directory.path().display())
     })?;
     Ok(directory)
 }
 
-fn fill(directory: &Path, ports: &Ports, watchdog: &str) -> Result<()> {
+fn fill(directory: &Path, ports: &Ports, management: bool, watchdog: &str) -> Result<()> {
     fs::create_dir(directory.join("home"))?;
     fs::create_dir(directory.join("conf.d"))?;
     // Erlang's own choice is made of a weak generator; whoever knows the cookie may run code as us.
@@ -183,12 +187,18 @@ fn fill(directory: &Path, ports: &Ports, watchdog: &str) -> Result<()> {
         .open(directory.join("home/.erlang.cookie"))?
         .write_all(format!("{:032x}", rand::random::<u128>()).as_bytes())?;
     // 50 MB: a full disk shall raise the alarm before it breaks the system, but not on every laptop.
-    let settings = format!(
+    let mut settings = format!(
         "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n",
         ports.amqp
     );
+    if management {
+        // Without the plugin, a server refuses to start with its keys.
+        settings +=
+            &format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n", ports.management);
+    }
     fs::write(directory.join("rabbitmq.conf"), settings)?;
-    fs::write(directory.join("enabled_plugins"), "[].\n")?;
+    let plugins = if management { "[rabbitmq_management].\n" } else { "[].\n" };
+    fs::write(directory.join("enabled_plugins"), plugins)?;
     // Empty, but there: else `/etc/rabbitmq/rabbitmq-env.conf` would be read.
     fs::write(directory.join("env.conf"), "")?;
     fs::write(directory.join("watchdog.sh"), watchdog)?;

@@ -60,11 +60,11 @@ fn all_problems_are_reported_at_once_each_with_its_place() {
             ("RPCHOST_DIALECT", "celery"),
             ("RPCHOST_CALL_TIMEOUT", "30m"),
         ],
-        file: Some("max_body = '1MiB'\nmax-headers = '5'\n\n[[broker]]\nurl = 'x'"),
+        file: Some("max_body = '1MiB'\nmax-headers = '5'\n\n[[listener]]\nqueue = 'x'"),
     };
     let expected = [
         "file `host.toml` line 1 key `max_body`: is not a key; did you mean `max-body`?",
-        "file `host.toml` line 4 key `broker`: not available in this version",
+        "file `host.toml` line 4 key `listener`: not available in this version",
         "flag `--tls-cert`: needs the private key too; add `tls-key`",
         "flag `--tls-cert`: `/nowhere` cannot be opened: No such file or directory (os error 2)",
         "flag `--heartbeat`: `0s` must be from `1s` to `10m`: without heartbeats a frozen broker is never noticed",
