@@ -119,7 +119,8 @@ fi
 step "build and tests"
 if [ -n "$quick" ]; then
     cargo test --release --locked --workspace -- \
-        --skip private_broker --skip brokers:: --skip clients:: --skip libraries:: --skip hostile:: --skip faults:: \
+        --skip private_broker --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: \
+        --skip hostile:: --skip faults:: --skip refusals:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload::
 else
     cargo test --release --locked --workspace

@@ -284,15 +284,9 @@ async fn messages_that_no_library_would_send_are_answered_and_outlived() {
     outlived(broker::shared().await).await;
 }
 
-/// RabbitMQ 4.0, Debian 13's, out of the folder that `tests/run.sh` makes.
-async fn rabbitmq_4() -> PrivateBroker {
-    let folder = guests::root().join("target/rabbitmq-4");
-    PrivateBroker::start_from(&folder).await.expect("RabbitMQ 4, from `tests/rabbitmq4.sh`")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_4_is_served_and_its_worst_messages_are_outlived() {
-    let broker = rabbitmq_4().await;
+    let broker = broker::rabbitmq_4().await;
     assert!(broker.ctl(&["version"]).await.unwrap().trim().starts_with("4."));
     outlived(&broker).await;
     // The queue that a host makes there by itself, a quorum queue.

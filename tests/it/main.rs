@@ -46,6 +46,9 @@ mod messages;
 /// Messages that no library would send.
 mod frames;
 
+/// The client, and everything that can happen to a call.
+mod calling;
+
 /// What people type, and what they read.
 mod command_line;
 

@@ -126,11 +126,6 @@ impl Connector {
         {
             self.turns.note_connections(&management.connections().await);
         }
-        self.pick()
-    }
-
-    /// The broker whose turn it is, by what is known already.
-    pub fn pick(&self) -> Option<&BrokerUrl> {
         Some(&self.brokers.get(self.turns.next()?)?.url)
     }
 

@@ -21,4 +21,4 @@ pub use connect::{Connector, OpenError};
 pub use session::{Closed, Incoming, Session};
 
 mod caller;
-pub use caller::{Caller, CallerError, Outgoing};
+pub use caller::{CallCounts, Caller, CallerError, Outgoing};

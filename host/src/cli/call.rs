@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
 use serde_json::value::RawValue;
 
 use super::{USAGE, environment, output};
@@ -28,6 +29,10 @@ const LATE: u8 = 3;
 /// Nobody to answer.
 const NOBODY: u8 = 4;
 
+/// How long to look for the reason when there was no answer in time: a broker
+/// that is well answers in milliseconds.
+const DIAGNOSIS: Duration = Duration::from_secs(1);
+
 /// Arguments of `call`.
 #[derive(Debug, Args)]
 pub(super) struct CallArgs {
@@ -46,7 +51,7 @@ pub(super) struct CallArgs {
     #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "args", allow_hyphen_values = true)]
     body: Option<String>,
 
-    /// Longest wait for the answer
+    /// Longest wait for the answer; connecting has RPCHOST_CONNECT_TIMEOUT
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     timeout: String,
 
@@ -58,12 +63,12 @@ pub(super) struct CallArgs {
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
     queue: Option<String>,
 
-    /// Broker to call through, as for `serve`
+    /// Broker to call through, as for `serve`; repeatable
     #[arg(long, env = "RPCHOST_AMQP_URL", hide_env_values = true, value_name = "URL")]
-    amqp_url: Option<String>,
+    amqp_url: Vec<String>,
 
     /// Call this component in-process, without a broker
-    #[arg(long, value_name = "X.wasm", conflicts_with_all = ["queue", "amqp_url"])]
+    #[arg(long, value_name = "X.wasm")]
     file: Option<PathBuf>,
 }
 
@@ -80,8 +85,10 @@ enum Failed {
     Nobody(String),
 }
 
-pub(super) fn run(args: &CallArgs) -> ExitCode {
-    match call(args) {
+/// Ctrl-C is left to the system: it ends a client at once, as it should, and
+/// the shell sees what it expects (130).
+pub(super) fn run(args: &CallArgs, matches: &ArgMatches) -> ExitCode {
+    match call(args, matches) {
         Ok(Answer::Result(body)) => {
             output::bytes(&body);
             ExitCode::SUCCESS
@@ -105,7 +112,13 @@ pub(super) fn run(args: &CallArgs) -> ExitCode {
     }
 }
 
-fn call(args: &CallArgs) -> Result<Answer, Failed> {
+fn call(args: &CallArgs, matches: &ArgMatches) -> Result<Answer, Failed> {
+    // Clap's own check would count variables, too, which are set for good.
+    let typed = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    if args.file.is_some() && (typed("queue") || typed("amqp_url")) {
+        let text = "`--file` calls in-process: leave out `--queue` and `--amqp-url`";
+        return Err(Failed::Usage(text.to_owned()));
+    }
     let timeout = humantime::parse_duration(&args.timeout)
         .ok()
         .filter(|timeout| !timeout.is_zero())
@@ -125,7 +138,7 @@ fn call(args: &CallArgs) -> Result<Answer, Failed> {
         Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
         None => {
             let request = client::encode(dialect, &args.method, params);
-            runtime.block_on(call_broker(args, dialect, request, timeout))
+            runtime.block_on(call_broker(args, matches, dialect, request, timeout))
         }
     };
     runtime.shutdown_background();
@@ -159,40 +172,67 @@ fn params(args: &CallArgs) -> Result<Params, Failed> {
 
 async fn call_broker(
     args: &CallArgs,
+    matches: &ArgMatches,
     dialect: CallDialect,
     request: Encoded,
     timeout: Duration,
 ) -> Result<Answer, Failed> {
     // The same rules as for `serve` decide which broker and queue are meant.
     let serve_args = ServeArgs {
-        amqp_url: args.amqp_url.iter().cloned().collect(),
+        amqp_url: args.amqp_url.clone(),
         queue: args.queue.clone(),
         ..ServeArgs::default()
     };
-    let config = resolve(&serve_args, &clap::ArgMatches::default(), Profile::Serve, &environment)
+    let config = resolve(&serve_args, matches, Profile::Serve, &environment)
         .map_err(|problems| Failed::Usage(problems.to_string()))?;
     let connector = Connector::new(&config.broker, "rpchost".to_owned())
         .map_err(|error| Failed::Usage(format!("{error:#}")))?;
-    let failed = |error: CallerError| match error {
-        CallerError::Nobody(_) => Failed::Nobody(error.to_string()),
-        CallerError::Late(_) => Failed::Late(error.to_string()),
-    };
-    let connector = Arc::new(connector);
-    let mut caller = match tokio::time::timeout(timeout, Caller::connect(&connector)).await {
-        Ok(connected) => connected.map_err(failed)?,
-        Err(_) => return Err(Failed::Nobody(format!("no broker answered within {timeout:?}"))),
-    };
     let outgoing = Outgoing {
         queue: config.queue.name,
         kind: request.kind,
         content_type: request.content_type,
         body: request.body,
+        // A person waits; writing one message to disk is not what for.
+        persistent: true,
         timeout,
     };
-    let called = caller.call(&outgoing).await;
+    let caller = Caller::connect(&Arc::new(connector)).await?;
+    let called = ask(&caller, &outgoing).await;
     caller.close().await;
-    let (properties, body) = called.map_err(failed)?;
+    let (properties, body) = called?;
     Ok(client::decode(dialect, &properties, body))
+}
+
+/// One call, where a person wants to know why there is no answer.
+async fn ask(caller: &Caller, request: &Outgoing) -> Result<(Properties, Bytes), CallerError> {
+    let queue = &request.queue;
+    if caller.consumers(queue).await? == Some(0) {
+        return Err(CallerError::Nobody(format!("nobody consumes the queue `{queue}`")));
+    }
+    // From here on it is waited for: a host that dies may be back in time, or
+    // another takes its place.
+    match caller.call(request).await {
+        Err(CallerError::Late { after, because: None }) => {
+            let because = match tokio::time::timeout(DIAGNOSIS, caller.consumers(queue)).await {
+                Ok(Ok(Some(0))) => Some(format!("nobody consumes the queue `{queue}` any more")),
+                Ok(Err(error)) => Some(error.to_string()),
+                Ok(Ok(_)) | Err(_) => None,
+            };
+            Err(CallerError::Late { after, because })
+        }
+        called => called,
+    }
+}
+
+impl From<CallerError> for Failed {
+    fn from(error: CallerError) -> Self {
+        let text = error.to_string();
+        match error {
+            CallerError::Unsendable(_) => Self::Usage(text),
+            CallerError::Nobody(_) => Self::Nobody(text),
+            CallerError::Late { .. } => Self::Late(text),
+        }
+    }
 }
 
 /// Serves one request out of a file, with the limits and the code of `serve`.
@@ -245,7 +285,7 @@ async fn call_file(
     };
     let replies = Kept::default();
     if tokio::time::timeout(timeout, dispatcher.answer(&delivery, &replies)).await.is_err() {
-        return Err(Failed::Late(CallerError::Late(timeout).to_string()));
+        return Err(CallerError::Late { after: timeout, because: None }.into());
     }
     let reply = replies.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     let reply = reply

@@ -51,7 +51,7 @@ pub fn run() -> ExitCode {
     match command {
         Command::Serve(args) => serve::run(&args, matches),
         Command::Dev(args) => dev::run(&args, matches),
-        Command::Call(args) => call::run(&args),
+        Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

@@ -17,6 +17,17 @@ pub async fn shared() -> &'static PrivateBroker {
     SHARED.get_or_init(|| async { PrivateBroker::start().await.expect("a private broker") }).await
 }
 
+/// A broker of its own: RabbitMQ 4.0, Debian 13's, out of the folder that
+/// `tests/run.sh` makes.
+///
+/// # Panics
+///
+/// When there is none, or it does not start.
+pub async fn rabbitmq_4() -> PrivateBroker {
+    let folder = super::guests::root().join("target/rabbitmq-4");
+    PrivateBroker::start_from(&folder).await.expect("RabbitMQ 4, from `tests/rabbitmq4.sh`")
+}
+
 /// A client's connection.
 ///
 /// # Panics

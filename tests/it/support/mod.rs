@@ -6,6 +6,7 @@ pub mod fake_broker;
 pub mod guests;
 pub mod host;
 pub mod ledger;
+pub mod proxy;
 pub mod raw;
 
 use std::future::Future;
