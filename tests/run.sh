@@ -98,7 +98,8 @@ fi
 step "guests"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 mkdir -p target/guests
-for guest in examples/fib-rust:fib examples/echo-rust:echo tests/fixtures/misbehave:misbehave; do
+for guest in examples/fib-rust:fib examples/echo-rust:echo tests/fixtures/misbehave:misbehave \
+    tests/fixtures/typed:typed; do
     source=${guest%%:*}
     name=${guest##*:}
     # One target directory: what the guests have in common is built once.

@@ -27,7 +27,7 @@ pub fn limits() -> Limits {
     }
 }
 
-struct House {
+pub struct House {
     dispatcher: Arc<Dispatcher>,
     stopping: Stopping,
     _directory: tempfile::TempDir,
@@ -35,7 +35,7 @@ struct House {
 
 /// A dispatcher over these plugins; each is a name, a component and the text
 /// of its configuration.
-fn house(plugins: &[(&str, &[u8], &str)], default: Option<&str>) -> House {
+pub fn house(plugins: &[(&str, &[u8], &str)], default: Option<&str>) -> House {
     let directory = tempfile::tempdir().unwrap();
     let engine = Engine::new(8).unwrap();
     let served = Plugins::new(default.map(str::to_owned));
@@ -68,7 +68,7 @@ fn wat(names: &[&str]) -> House {
 }
 
 impl House {
-    async fn reply(&self, delivery: &Delivery) -> Reply {
+    pub async fn reply(&self, delivery: &Delivery) -> Reply {
         let broker = FakeBroker::new();
         let settlement = self.dispatcher.answer(delivery, &broker).await;
         assert_eq!(settlement, Settlement::Ack);
@@ -76,21 +76,21 @@ impl House {
     }
 
     /// `rpchost-status` and the body of the answer to `method`.
-    async fn call(&self, method: &str, body: &str) -> (String, String) {
+    pub async fn call(&self, method: &str, body: &str) -> (String, String) {
         let reply = self.reply(&delivery(Some(method), Bytes::from(body.to_owned()))).await;
         (status(&reply), String::from_utf8_lossy(&reply.body).into_owned())
     }
 }
 
-fn status(reply: &Reply) -> String {
+pub fn status(reply: &Reply) -> String {
     header(reply, "rpchost-status").unwrap_or_default()
 }
 
-fn header(reply: &Reply, name: &str) -> Option<String> {
+pub fn header(reply: &Reply, name: &str) -> Option<String> {
     reply.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
 }
 
-fn error(reply: &Reply) -> Value {
+pub fn error(reply: &Reply) -> Value {
     let mut body: Value = serde_json::from_slice(&reply.body).unwrap();
     body["error"].take()
 }
@@ -119,7 +119,8 @@ async fn every_guest_ends_as_it_should_and_harms_nobody() {
         );
         let broker = FakeBroker::new();
         let begun = Instant::now();
-        dispatcher.answer(&delivery(Some(&guest.name), "x"), &broker).await;
+        let body = guest.send.clone().unwrap_or_else(|| "x".to_owned());
+        dispatcher.answer(&delivery(Some(&guest.name), body), &broker).await;
         let reply = broker.reply();
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         assert!(

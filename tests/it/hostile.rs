@@ -42,6 +42,8 @@ async fn misbehaving_plugins_are_answered_and_healthy_calls_are_unharmed() {
     let guests: Vec<_> = guests::all()
         .into_iter()
         .filter(|guest| !guest.expect.contains(&"refused-at-load".to_owned()))
+        // Those that are particular about the body get another one here.
+        .filter(|guest| guest.send.is_none())
         .collect();
     let misbehave = guests::built("misbehave");
     let mut plugins: Vec<(&str, &[u8])> =

@@ -19,6 +19,9 @@ mod wire;
 /// A request's life, with plugins and without a broker.
 mod core;
 
+/// Plugins whose functions have types, and without a broker.
+mod typed;
+
 /// The release binary, a real broker, and clients as they are.
 mod clients;
 

@@ -73,6 +73,9 @@ const OWNERS: [(&str, &[&str]); 9] = [
     ("ureq", &["amqp/management.rs"]),
 ];
 
+/// Where `unsafe` may stand, with its proof beside it: paths below `host/src`.
+const UNSAFE: [&str; 1] = ["plugins/typed/abi.rs"];
+
 /// What may end a process or a task where an error should be returned.
 const PANICS: [&str; 6] =
     [".unwrap(", ".expect(", "panic!(", "todo!(", "unimplemented!(", "unreachable!("];
@@ -143,11 +146,14 @@ fn libraries_are_named_only_by_the_room_that_owns_them() {
 }
 
 #[test]
-fn nothing_is_unsafe() {
+fn nothing_is_unsafe_but_what_says_why() {
     let mut broken = Vec::new();
     for source in sources() {
+        if UNSAFE.contains(&source.path.as_str()) {
+            continue;
+        }
         for line in source.lines_that(|code| has_word(code, "unsafe")) {
-            broken.push(source.at(line, "`unsafe` has no place in this crate"));
+            broken.push(source.at(line, "`unsafe` has no place here"));
         }
     }
     none(&broken);

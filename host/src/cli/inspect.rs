@@ -62,7 +62,11 @@ fn text(name: &str, inspection: &Inspection) -> Vec<String> {
     let width = inspection.methods.iter().map(|method| method.name.len()).max().unwrap_or(0);
     for (index, method) in inspection.methods.iter().enumerate() {
         let label = if index == 0 { "methods" } else { "" };
-        lines.push(format!("{label:<8} {:<width$}  {}", method.name, method.signature));
+        let reason = match &method.not_callable {
+            Some(reason) => format!("  not callable: {reason}"),
+            None => String::new(),
+        };
+        lines.push(format!("{label:<8} {:<width$}  {}{reason}", method.name, method.signature));
     }
     let width = inspection.imports.iter().map(|import| import.name.len()).max().unwrap_or(0);
     for (index, import) in inspection.imports.iter().enumerate() {
@@ -79,7 +83,14 @@ fn as_json(name: &str, inspection: &Inspection) -> Value {
     let methods: Vec<_> = inspection
         .methods
         .iter()
-        .map(|method| json!({ "name": method.name, "signature": method.signature }))
+        .map(|method| {
+            json!({
+                "name": method.name,
+                "signature": method.signature,
+                "callable": method.not_callable.is_none(),
+                "reason": method.not_callable,
+            })
+        })
         .collect();
     let imports: Vec<_> = inspection
         .imports

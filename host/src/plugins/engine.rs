@@ -160,6 +160,8 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
     config.wasm_threads(false);
     config.shared_memory(false);
     config.wasm_stack_switching(false);
+    // `map<K, V>` is a part of WASI 0.3.1 and off until wasmtime says so itself.
+    config.wasm_component_model_map(true);
     // Names of functions are enough for a reply; file names stay out of it.
     config.wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
     config.max_wasm_stack(MAX_WASM_STACK);

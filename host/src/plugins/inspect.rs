@@ -1,12 +1,10 @@
 //! What a file is and needs, for a person who wants to know before serving it.
 
-use anyhow::Context as _;
 use wasmtime::component::Component;
-use wasmtime::component::types::{ComponentFunc, ComponentItem};
 
 use super::engine::Engine;
-use super::kind::Kind;
-use super::signature;
+use super::kind::{Kind, explain_invalid};
+use super::typed;
 
 /// What was found out about a component.
 #[derive(Debug)]
@@ -26,6 +24,8 @@ pub struct Method {
     pub name: String,
     /// In the words of WIT.
     pub signature: String,
+    /// Why no caller can use it, if none can.
+    pub not_callable: Option<String>,
 }
 
 /// One import.
@@ -55,7 +55,7 @@ pub enum Offer {
 /// When the bytes are no component at all.
 pub fn inspect(engine: &Engine, name: &str, bytes: &[u8]) -> anyhow::Result<Inspection> {
     Kind::of_bytes(bytes)?;
-    let component = engine.compile(bytes).context("it is not a valid component")?;
+    let component = engine.compile(bytes).map_err(|error| explain_invalid(&error))?;
     let wasmtime = engine.wasmtime();
     let kind = Kind::of_component(&component, wasmtime, None);
     let methods = match &kind {
@@ -65,7 +65,7 @@ pub fn inspect(engine: &Engine, name: &str, bytes: &[u8]) -> anyhow::Result<Insp
                 _ => "bytes -> bytes",
             };
             [name.to_owned(), format!("{name}.<anything>")]
-                .map(|name| Method { name, signature: signature.to_owned() })
+                .map(|name| Method { name, signature: signature.to_owned(), not_callable: None })
                 .into()
         }
         Ok(Kind::Typed) => typed_methods(&component, wasmtime, name),
@@ -98,30 +98,12 @@ fn offer(import: &str) -> Offer {
     }
 }
 
-fn typed_methods(component: &Component, engine: &wasmtime::Engine, name: &str) -> Vec<Method> {
-    let mut methods = Vec::new();
-    let ty = component.component_type();
-    for (export, item) in ty.exports(engine) {
-        if export.starts_with("wasi:") || export.starts_with("rpchost:") {
-            continue;
-        }
-        match item.ty {
-            ComponentItem::ComponentFunc(function) => {
-                methods.push(method(name, export, &function));
-            }
-            ComponentItem::ComponentInstance(instance) => {
-                for (function_name, item) in instance.exports(engine) {
-                    if let ComponentItem::ComponentFunc(function) = item.ty {
-                        methods.push(method(name, function_name, &function));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    methods
-}
-
-fn method(plugin: &str, function_name: &str, function: &ComponentFunc) -> Method {
-    Method { name: format!("{plugin}.{function_name}"), signature: signature::of(function) }
+fn typed_methods(component: &Component, engine: &wasmtime::Engine, plugin: &str) -> Vec<Method> {
+    typed::named(typed::functions(component, engine))
+        .map(|(name, function)| Method {
+            name: format!("{plugin}.{name}"),
+            signature: function.shown,
+            not_callable: function.call.err(),
+        })
+        .collect()
 }

@@ -2,8 +2,8 @@
 
 use anyhow::{anyhow, bail};
 use wasmtime::component::Component;
-use wasmtime::component::types::ComponentItem;
 
+use super::typed;
 use crate::config::PluginKind;
 
 /// The kinds of plugins, found from a component's exports.
@@ -83,8 +83,8 @@ impl Kind {
             }
             (None, [kind]) => Ok(*kind),
             (None, []) => bail!(
-                "it exports nothing that can be called; export `rpchost:rpc/handler@0.1.0` \
-                 (it exports {})",
+                "it exports nothing that can be called; export `rpchost:rpc/handler@0.1.0`, or \
+                 functions of an interface of your own (it exports {})",
                 list_exports(component, engine)
             ),
             (None, [first, second, ..]) => bail!(
@@ -97,43 +97,39 @@ impl Kind {
 fn kinds(component: &Component, engine: &wasmtime::Engine) -> Vec<Kind> {
     let mut found = Vec::new();
     let ty = component.component_type();
-    for (name, item) in ty.exports(engine) {
+    for (name, _) in ty.exports(engine) {
         let kind = if name.starts_with(HANDLER) {
             Kind::Handler
         } else if name.starts_with("wasi:cli/run@0.2.") {
             Kind::Command
-        } else if is_toolchains_own(name) {
-            continue;
         } else {
-            match item.ty {
-                ComponentItem::ComponentFunc(_) => Kind::Typed,
-                ComponentItem::ComponentInstance(instance)
-                    if instance
-                        .exports(engine)
-                        .any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_))) =>
-                {
-                    Kind::Typed
-                }
-                _ => continue,
-            }
+            continue;
         };
         if !found.contains(&kind) {
             found.push(kind);
         }
     }
+    if !typed::functions(component, engine).is_empty() {
+        found.push(Kind::Typed);
+    }
     found
-}
-
-/// Exports that toolchains add for themselves, and interfaces that are ours
-/// or WASI's, are not methods.
-fn is_toolchains_own(name: &str) -> bool {
-    name.starts_with("wasi:") || name.starts_with("rpchost:") || name == "exports" || name == "init"
 }
 
 fn list_exports(component: &Component, engine: &wasmtime::Engine) -> String {
     let ty = component.component_type();
     let names: Vec<_> = ty.exports(engine).map(|(name, _)| format!("`{name}`")).take(8).collect();
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// Says why the bytes are no component, and what to do about the usual reason.
+pub(super) fn explain_invalid(error: &anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let hint = if text.contains("component model async feature") {
+        "; `async func`, `stream` and `future` are not served: build it without them"
+    } else {
+        ""
+    };
+    anyhow!("it is not a valid component: {text}{hint}")
 }
 
 /// Says which import is missing, and what to do about the usual ones.

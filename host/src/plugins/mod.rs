@@ -15,6 +15,7 @@ mod signature;
 mod store;
 mod table;
 mod trap;
+mod typed;
 mod watch;
 
 use std::path::Path;
@@ -82,7 +83,7 @@ impl Plugins {
 
     /// Whether more than one plugin is served.
     pub fn several(&self) -> bool {
-        self.table.load().methods() > 1
+        self.table.load().plugins().nth(1).is_some()
     }
 
     /// Names of the plugins that are served now, sorted.

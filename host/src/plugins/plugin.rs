@@ -12,10 +12,11 @@ use wasmtime::component::Component;
 
 use super::engine::{Engine, MAX_TABLE_ELEMENTS};
 use super::headers;
-use super::kind::Kind;
+use super::kind::{Kind, explain_import, explain_invalid};
 use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Stage};
+use super::typed::{self, Typed};
 use crate::capabilities::{CallFacts, Captured};
 use crate::config::{Limits, OnRedelivery, PluginConfig};
 use crate::message::{
@@ -47,13 +48,19 @@ use bindings::exports::rpchost::rpc::handler::{MessageParam, RpcError};
 pub struct Plugin {
     id: PluginId,
     engine: Engine,
-    handler: bindings::MinimalPre<CallState>,
+    served: Served,
     timeout: Duration,
     memory: u64,
     max_body: usize,
     max_headers: usize,
     max_concurrency: Option<usize>,
     on_redelivery: OnRedelivery,
+}
+
+/// What a plugin is called through.
+enum Served {
+    Handler(bindings::MinimalPre<CallState>),
+    Typed(Typed),
 }
 
 impl std::fmt::Debug for Plugin {
@@ -113,29 +120,35 @@ impl Plugin {
         limits: &Limits,
     ) -> anyhow::Result<Self> {
         Kind::of_bytes(bytes)?;
-        let component = engine.compile(bytes).context("it is not a valid component")?;
+        let component = engine.compile(bytes).map_err(|error| explain_invalid(&error))?;
         let kind = Kind::of_component(&component, engine.wasmtime(), config.kind)?;
         match kind {
-            Kind::Handler => {}
-            Kind::Typed | Kind::Command => bail!(
-                "it is a {kind} plugin, and this version serves handlers only; export \
-                 `rpchost:rpc/handler@0.1.0`"
+            Kind::Handler => signature::check_handler(&component, engine.wasmtime())?,
+            Kind::Typed => {}
+            Kind::Command => bail!(
+                "it is a {kind} plugin, and this version serves none yet; export \
+                 `rpchost:rpc/handler@0.1.0` or functions of an interface of your own"
             ),
         }
-        signature::check_handler(&component, engine.wasmtime())?;
         let memory = config.memory_limit.unwrap_or(limits.memory);
         check_initial_size(&component, &id, memory)?;
-        let instance = engine
-            .linker()
-            .instantiate_pre(&component)
-            .map_err(|error| super::kind::explain_import(&error))?;
-        let handler = bindings::MinimalPre::new(instance)
-            .map_err(anyhow::Error::from)
-            .context("its `rpchost:rpc/handler` is not of the type that this host calls")?;
+        let instance =
+            engine.linker().instantiate_pre(&component).map_err(|error| explain_import(&error))?;
+        let served = match kind {
+            Kind::Typed => {
+                let functions = typed::functions(&component, engine.wasmtime());
+                Served::Typed(Typed::new(&id.name, instance, functions)?)
+            }
+            Kind::Handler | Kind::Command => Served::Handler(
+                bindings::MinimalPre::new(instance)
+                    .map_err(anyhow::Error::from)
+                    .context("its `rpchost:rpc/handler` is not of the type that this host calls")?,
+            ),
+        };
         Ok(Self {
             id,
             engine: engine.clone(),
-            handler,
+            served,
             timeout: config.timeout.unwrap_or(limits.call_timeout),
             memory,
             max_body: usize::try_from(limits.max_body).unwrap_or(usize::MAX),
@@ -165,9 +178,51 @@ impl Plugin {
         self.on_redelivery
     }
 
+    /// A method's canonical name, by what stands behind the plugin's name in
+    /// one of its names. A handler takes whatever it is.
+    pub(super) fn canonical(&self, rest: Option<&str>) -> Option<String> {
+        let plugin = &self.id.name;
+        match (&self.served, rest) {
+            (Served::Handler(_), None) => Some(plugin.to_string()),
+            (Served::Handler(_), Some(rest)) => Some(format!("{plugin}.{rest}")),
+            (Served::Typed(typed), None) => typed.only().map(|name| format!("{plugin}.{name}")),
+            (Served::Typed(typed), Some(rest)) => {
+                typed.canonical(rest).map(|name| format!("{plugin}.{name}"))
+            }
+        }
+    }
+
+    /// Number of methods: a handler counts as one, whatever it answers to.
+    pub(super) fn methods(&self) -> usize {
+        match &self.served {
+            Served::Handler(_) => 1,
+            Served::Typed(typed) => typed.len(),
+        }
+    }
+
+    /// Names of methods that do not begin with the plugin's, each with what
+    /// stands behind the plugin's name in the canonical one.
+    pub(super) fn wit_names(&self) -> Vec<(&str, &str)> {
+        match &self.served {
+            Served::Handler(_) => Vec::new(),
+            Served::Typed(typed) => typed.wit_names().collect(),
+        }
+    }
+
     /// Runs one call in a fresh instance. Never longer than the deadline of
     /// `invocation.facts`, apart from one tick and [`GRACE`].
     pub async fn call(&self, invocation: Invocation<'_>) -> Outcome {
+        match &self.served {
+            Served::Handler(handler) => self.call_handler(handler, invocation).await,
+            Served::Typed(typed) => self.call_typed(typed, invocation).await,
+        }
+    }
+
+    async fn call_handler(
+        &self,
+        handler: &bindings::MinimalPre<CallState>,
+        invocation: Invocation<'_>,
+    ) -> Outcome {
         let deadline = invocation.facts.deadline;
         let headers = headers::to_guest(invocation.headers);
         let body = match invocation.arguments {
@@ -183,19 +238,61 @@ impl Plugin {
         };
         let mut store = store::new(&self.engine, invocation.facts, self.memory, self.max_body);
         let mut stage = Stage::Starting;
-        let run = async {
-            let instance = self.handler.instantiate_async(&mut store).await?;
-            stage = Stage::Running;
-            instance.rpchost_rpc_handler().call_handle(&mut store, invocation.method, message).await
-        };
+        let ended = self
+            .bounded(deadline, async {
+                let instance = handler.instantiate_async(&mut store).await?;
+                stage = Stage::Running;
+                let handler = instance.rpchost_rpc_handler();
+                handler.call_handle(&mut store, invocation.method, message).await
+            })
+            .await;
+        match self.ended(invocation.method, ended, stage, store.data())? {
+            Err(error) => Err(self.application_error(error)),
+            Ok(reply) => self.accept(reply.body, reply.content_type, reply.headers),
+        }
+    }
+
+    async fn call_typed(&self, typed: &Typed, invocation: Invocation<'_>) -> Outcome {
+        let name = invocation.method.split_once('.').map_or("", |(_, name)| name);
+        let method = typed.method(name).ok_or_else(|| {
+            let text = format!("`{}` has no method `{name}`", self.id.name);
+            CallError::new(ErrorKind::Internal, text)
+        })?;
+        let values = method.read(invocation.arguments)?;
+        let deadline = invocation.facts.deadline;
+        let transfer = self.max_body.saturating_add(typed::MAX_RESULT_VALUES);
+        let mut store = store::new(&self.engine, invocation.facts, self.memory, transfer);
+        let mut stage = Stage::Starting;
+        let ended =
+            self.bounded(deadline, typed.call(method, values, &mut store, &mut stage)).await;
+        let returned = self.ended(invocation.method, ended, stage, store.data())?;
+        method.answer(&returned, self.max_body, MAX_ERROR_DATA)
+    }
+
+    /// Runs a guest in turns with others, up to its deadline. `None` if it had
+    /// to be dropped.
+    async fn bounded<T>(
+        &self,
+        deadline: Instant,
+        run: impl Future<Output = wasmtime::Result<T>>,
+    ) -> Option<wasmtime::Result<T>> {
         let run = self.engine.in_turns(run);
-        let ended = tokio::time::timeout_at((deadline + GRACE).into(), run).await;
-        log_output(&self.id, invocation.method, store.data());
+        tokio::time::timeout_at((deadline + GRACE).into(), run).await.ok()
+    }
+
+    /// What came of a run, after its output was passed on.
+    fn ended<T>(
+        &self,
+        method: &str,
+        ended: Option<wasmtime::Result<T>>,
+        stage: Stage,
+        state: &CallState,
+    ) -> Result<T, CallError> {
+        log_output(&self.id, method, state);
         match ended {
-            Err(_) => Err(trap::timeout(&self.id.name, stage)),
-            Ok(Err(error)) => Err(trap::classify(&self.id.name, &error, stage, store.data())),
-            Ok(Ok(Err(error))) => Err(self.application_error(error)),
-            Ok(Ok(Ok(reply))) => self.accept(reply.body, reply.content_type, reply.headers),
+            None => Err(trap::timeout(&self.id.name, stage)),
+            Some(Err(error)) => Err(trap::classify(&self.id.name, &error, stage, state)),
+            Some(Ok(returned)) => Ok(returned),
         }
     }
 

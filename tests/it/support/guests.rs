@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::abi::{AbiVariant, WasmType};
+use wit_parser::{Resolve, WorldId, WorldItem};
 
 /// The project's root.
 pub fn root() -> PathBuf {
@@ -19,6 +20,8 @@ pub struct Guest {
     pub expect: Vec<String>,
     /// The body that an `ok` must have, where the file says one.
     pub body: Option<String>,
+    /// The body to send, where not every one will do.
+    pub send: Option<String>,
     /// The component.
     pub wasm: Vec<u8>,
 }
@@ -54,12 +57,12 @@ pub fn guest(name: &str) -> Guest {
         .split('|')
         .map(|status| status.trim().to_owned())
         .collect();
-    let body = text
-        .lines()
-        .nth(1)
-        .and_then(|line| line.strip_prefix(";; body:"))
-        .map(|body| body.trim().to_owned());
-    Guest { name: name.to_owned(), expect, body, wasm: encode(name, &text) }
+    let said = |what: &str| {
+        let mut head = text.lines().take_while(|line| line.starts_with(";; "));
+        head.find_map(|line| line.strip_prefix(what)).map(|body| body.trim().to_owned())
+    };
+    let (body, send) = (said(";; body:"), said(";; send:"));
+    Guest { name: name.to_owned(), expect, body, send, wasm: encode(name, &text) }
 }
 
 /// The guest `version` with its twelve-byte mark replaced by `mark`.
@@ -73,7 +76,6 @@ pub fn version(mark: &str) -> Vec<u8> {
 }
 
 fn encode(name: &str, wat: &str) -> Vec<u8> {
-    let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut resolve = Resolve::default();
     let (ours, _) = resolve.push_dir(root().join("wit")).expect("the WIT package");
     let own = root().join(format!("tests/fixtures/wat/{name}.wit"));
@@ -85,16 +87,72 @@ fn encode(name: &str, wat: &str) -> Vec<u8> {
         resolve.select_world(&[ours], Some("minimal"))
     }
     .unwrap_or_else(|error| panic!("{name}: {error:#}"));
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
-        .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    component(&resolve, world, wat)
+}
+
+/// A component out of core WAT.
+fn component(resolve: &Resolve, world: WorldId, wat: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{wat}: {error}"));
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)
+        .unwrap_or_else(|error| panic!("{wat}: {error:#}"));
     ComponentEncoder::default()
         .module(&module)
         .and_then(|encoder| encoder.validate(true).encode())
-        .unwrap_or_else(|error| panic!("{name}: {error:#}"))
+        .unwrap_or_else(|error| panic!("{wat}: {error:#}"))
 }
 
-/// A guest that is built from Rust by `tests/run.sh`: `fib`, `echo` or
-/// `misbehave`.
+/// A component with the functions of a WIT text, whose only world it is. Those
+/// of type `func() -> u32` return 1, 2, 3 in the order of the text; others trap.
+///
+/// # Panics
+///
+/// When it is no WIT.
+pub fn numbers(wit: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("guest.wit", wit).unwrap_or_else(|e| panic!("{wit}: {e:#}"));
+    let world = resolve.select_world(&[package], None).expect("one world");
+    let mut functions = Vec::new();
+    for (key, item) in &resolve.worlds[world].exports {
+        match item {
+            WorldItem::Function(function) => functions.push((function.name.clone(), function)),
+            WorldItem::Interface { id, .. } => {
+                let interface = resolve.name_world_key(key);
+                let all = resolve.interfaces[*id].functions.values();
+                functions.extend(all.map(|f| (format!("{interface}#{}", f.name), f)));
+            }
+            WorldItem::Type { .. } => {}
+        }
+    }
+    let mut module = "(module (memory (export \"memory\") 1)".to_owned();
+    module.push_str(
+        "(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) unreachable)",
+    );
+    for (index, (name, function)) in functions.iter().enumerate() {
+        let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
+        let list = |types: &[WasmType]| {
+            let name = |ty: &WasmType| match ty {
+                WasmType::I32 | WasmType::Pointer | WasmType::Length => "i32 ",
+                WasmType::I64 | WasmType::PointerOrI64 => "i64 ",
+                WasmType::F32 => "f32 ",
+                WasmType::F64 => "f64 ",
+            };
+            types.iter().map(name).collect::<String>()
+        };
+        let (params, results) = (list(&signature.params), list(&signature.results));
+        let body = match (params.as_str(), results.as_str()) {
+            ("", "i32 ") => format!("i32.const {}", index + 1),
+            _ => "unreachable".to_owned(),
+        };
+        module.push_str(&format!(
+            "(func (export {name:?}) (param {params}) (result {results}) {body})"
+        ));
+    }
+    module.push(')');
+    component(&resolve, world, &module)
+}
+
+/// A guest that is built from Rust by `tests/run.sh`: `fib`, `echo`,
+/// `misbehave` or `typed`.
 ///
 /// # Panics
 ///

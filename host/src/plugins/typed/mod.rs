@@ -1,0 +1,261 @@
+//! Plugins whose functions have types: JSON in, JSON out.
+//!
+//! What a component exports is read once, at load ([`surface`]), into a table of
+//! methods and their names ([`names`]). A call reads the caller's JSON straight
+//! into values ([`arguments`], [`read`]), puts these into the guest's memory
+//! ([`abi`]), and writes what comes back ([`write`]). The mapping itself knows no
+//! engine; `wit/README.md` has it as a table.
+
+mod abi;
+mod arguments;
+mod names;
+mod number;
+mod read;
+mod reader;
+mod surface;
+mod types;
+mod value;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use anyhow::bail;
+use bytes::Bytes;
+use tracing::warn;
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use super::store::CallState;
+use super::trap::Stage;
+use crate::message::{Arguments, CallError, ErrorKind, Outcome, ReturnValue};
+pub(super) use names::{normal, resolve};
+pub(super) use surface::{Function, functions, signature};
+use types::Type;
+use value::Value;
+
+/// Most functions of one plugin, callable or not: room for any interface that
+/// a person wrote, and a bound on what is kept of one that nobody did.
+const MAX_FUNCTIONS: usize = 1_000;
+
+/// Most functions that a refusal or a warning names.
+const MAX_NAMED: usize = 8;
+
+/// The number of an error that a function returned as its `err`.
+const ERR: i32 = 1;
+
+/// Bytes of values that one result may take in the host, beside its texts and
+/// bytes: as many values as arguments may have.
+pub(super) const MAX_RESULT_VALUES: usize = reader::MAX_VALUES * size_of::<Value>();
+
+/// A typed plugin's methods. Names are those behind the plugin's own.
+pub(super) struct Typed {
+    instance: InstancePre<CallState>,
+    methods: Vec<Method>,
+    names: HashMap<String, usize>,
+}
+
+/// One method.
+pub(super) struct Method {
+    name: String,
+    wit_names: Vec<String>,
+    callable: surface::Callable,
+}
+
+/// Functions with the names that callers use.
+pub(super) fn named(functions: Vec<Function>) -> impl Iterator<Item = (String, Function)> {
+    names::canonical(&functions).into_iter().zip(functions)
+}
+
+impl Typed {
+    /// Makes the table.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of it can be called, with the reasons.
+    pub(super) fn new(
+        plugin: &str,
+        instance: InstancePre<CallState>,
+        functions: Vec<Function>,
+    ) -> anyhow::Result<Self> {
+        if functions.len() > MAX_FUNCTIONS {
+            bail!("it exports {} functions, the limit is {MAX_FUNCTIONS}", functions.len());
+        }
+        let mut methods = Vec::new();
+        let mut aliases = Vec::new();
+        let mut reasons = Vec::new();
+        for (name, function) in named(functions) {
+            let at = methods.len();
+            let qualified = names::with_interface(&function);
+            let wit_names = function.wit_names();
+            match function.call {
+                Ok(callable) => {
+                    aliases.extend(qualified.map(|alias| (alias, at)));
+                    aliases.push((function.name, at));
+                    aliases.extend(wit_names.iter().map(|alias| (alias.clone(), at)));
+                    methods.push(Method { name, wit_names, callable });
+                }
+                Err(reason) => reasons.push(format!("`{name}`: {reason}")),
+            }
+        }
+        let not_callable = reasons.len();
+        reasons.truncate(MAX_NAMED);
+        if methods.is_empty() {
+            bail!("none of its functions can be called: {}", reasons.join("; "));
+        }
+        if not_callable > 0 {
+            warn!(
+                "{not_callable} functions of the plugin `{plugin}` cannot be called: {}",
+                reasons.join("; ")
+            );
+        }
+        let canonical = methods.iter().enumerate().map(|(at, method)| (method.name.clone(), at));
+        let (names, ambiguous) = resolve(canonical, aliases);
+        for name in ambiguous {
+            warn!("`{plugin}.{name}` could be several methods, so it is none of them");
+        }
+        Ok(Self { instance, methods, names })
+    }
+
+    /// The canonical name of a method, by any of its names.
+    pub(super) fn canonical(&self, name: &str) -> Option<&str> {
+        self.methods.get(*self.names.get(&normal(name))?).map(|method| method.name.as_str())
+    }
+
+    /// The only method's name, if there is only one.
+    pub(super) fn only(&self) -> Option<&str> {
+        match self.methods.as_slice() {
+            [only] => Some(&only.name),
+            _ => None,
+        }
+    }
+
+    /// Number of methods.
+    pub(super) fn len(&self) -> usize {
+        self.methods.len()
+    }
+
+    /// Names that need no plugin's before them, such as
+    /// `acme:math/math.fib@1.2.0`, each with its method's own.
+    pub(super) fn wit_names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.methods.iter().flat_map(|method| {
+            method.wit_names.iter().map(|name| (name.as_str(), method.name.as_str()))
+        })
+    }
+
+    /// A method by its canonical name.
+    pub(super) fn method(&self, name: &str) -> Option<&Method> {
+        self.methods.get(*self.names.get(name)?)
+    }
+
+    /// Calls a method in a fresh instance.
+    pub(super) async fn call(
+        &self,
+        method: &Method,
+        values: Values,
+        store: &mut Store<CallState>,
+        stage: &mut Stage,
+    ) -> wasmtime::Result<Returned> {
+        let instance = self.instance.instantiate_async(&mut *store).await?;
+        *stage = Stage::Running;
+        let function = instance
+            .get_func(&mut *store, method.callable.index)
+            .ok_or_else(|| wasmtime::format_err!("the function is gone"))?;
+        let function = function.typed::<abi::Arguments, abi::Returned>(&*store)?;
+        let returned = function.call_async(&mut *store, abi::Arguments(values.0)).await?;
+        Ok(Returned(returned.0))
+    }
+}
+
+/// Arguments that a method can be called with.
+pub(super) struct Values(Vec<Value>);
+
+/// What a method returned.
+pub(super) struct Returned(Option<Value>);
+
+impl Method {
+    /// Reads what a caller sent.
+    ///
+    /// # Errors
+    ///
+    /// `parse-error` and `invalid-params`.
+    pub(super) fn read(&self, arguments: &Arguments) -> Result<Values, CallError> {
+        arguments::read(&self.callable.signature, arguments).map(Values)
+    }
+
+    /// What the caller is told: the result as JSON, of at most `limit` bytes, or
+    /// a function's own `err`, with data of at most `error_limit`.
+    pub(super) fn answer(&self, returned: &Returned, limit: usize, error_limit: usize) -> Outcome {
+        let (ty, value) = match (&self.callable.signature.result, &returned.0) {
+            (Some(Type::Result(_, err)), Some(Value::Case(1, value))) => {
+                return Err(self.application_error(err.as_deref(), value.as_deref(), error_limit));
+            }
+            (Some(Type::Result(ok, _)), Some(Value::Case(_, value))) => {
+                (ok.as_deref(), value.as_deref())
+            }
+            (ty, value) => (ty.as_ref(), value.as_ref()),
+        };
+        let body = text(ty, value, limit).map_err(|error| self.unwritable(&error, limit))?;
+        Ok(ReturnValue {
+            body: Bytes::from(body),
+            content_type: Some("application/json".to_owned()),
+            headers: Vec::new(),
+        })
+    }
+
+    fn application_error(
+        &self,
+        ty: Option<&Type>,
+        value: Option<&Value>,
+        limit: usize,
+    ) -> CallError {
+        let message = match (ty, value) {
+            (_, Some(Value::String(text))) => text.clone(),
+            (Some(Type::Variant(cases)), Some(Value::Case(number, _))) => {
+                cases.get(*number as usize).map(|case| case.name.clone()).unwrap_or_default()
+            }
+            (Some(Type::Enum(names)), Some(Value::Case(number, _))) => {
+                names.get(*number as usize).cloned().unwrap_or_default()
+            }
+            _ => format!("`{}` returned an error", self.name),
+        };
+        let data = text(ty, value, limit).and_then(|data| {
+            // JSON that was written here is UTF-8.
+            String::from_utf8(data).map_err(|_| write::Unwritable::Mismatch)
+        });
+        match data {
+            Ok(data) => {
+                let kind = ErrorKind::Application { code: ERR, retryable: false };
+                CallError::new(kind, message).with_data(data)
+            }
+            Err(error) => self.unwritable(&error, limit),
+        }
+    }
+
+    fn unwritable(&self, error: &write::Unwritable, limit: usize) -> CallError {
+        match error {
+            write::Unwritable::TooLong => CallError::new(
+                ErrorKind::ResourceExhausted,
+                format!("what `{}` returned is longer than {limit} bytes of JSON", self.name),
+            ),
+            write::Unwritable::Mismatch => CallError::new(
+                ErrorKind::Internal,
+                format!("what `{}` returned is not of its type", self.name),
+            ),
+        }
+    }
+}
+
+fn text(
+    ty: Option<&Type>,
+    value: Option<&Value>,
+    limit: usize,
+) -> Result<Vec<u8>, write::Unwritable> {
+    match (ty, value) {
+        (Some(ty), Some(value)) => write::write(ty, value, limit),
+        (None, None) => Ok(b"null".to_vec()),
+        _ => Err(write::Unwritable::Mismatch),
+    }
+}
