@@ -16,5 +16,6 @@ pub mod message;
 pub mod plugins;
 pub mod private_broker;
 pub mod serve;
+pub mod state_dir;
 pub mod telemetry;
 pub mod wire;

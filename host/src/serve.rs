@@ -15,7 +15,8 @@ use crate::amqp::{Closed, Connector, Incoming, OpenError, Session};
 use crate::config::{Config, DialectChoice};
 use crate::dispatch::{Dispatcher, ReplyPolicy, Stopping};
 use crate::message::Delivery;
-use crate::plugins::{Engine, Plugins, Reloader, RescanHandle};
+use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle};
+use crate::state_dir::{Claim, StateDir, Unusable};
 use crate::telemetry::Telemetry;
 use crate::wire::Dialect;
 
@@ -71,6 +72,8 @@ pub struct Host {
     plugins: Plugins,
     reloader: Reloader,
     admin: Option<Admin>,
+    /// Locked for as long as the host is there.
+    state: Option<StateDir>,
 }
 
 /// Why a session ended.
@@ -121,7 +124,14 @@ impl Host {
             None => None,
         };
         let telemetry = Telemetry::new().map_err(ServeError::Failed)?;
-        let engine = Engine::new(config.limits.max_in_flight).map_err(ServeError::Failed)?;
+        let state = state_dir(&config)?;
+        let engine = Engine::with_helper(
+            config.limits.max_in_flight,
+            Helper::itself(),
+            state.as_ref(),
+            telemetry.clone(),
+        )
+        .map_err(ServeError::Failed)?;
         let plugins = Plugins::new(config.default_method.clone());
         let reloader = Reloader::new(
             config.plugins.clone(),
@@ -129,9 +139,10 @@ impl Host {
             config.limits,
             plugins.clone(),
             telemetry.clone(),
-        );
+        )
+        .map_err(ServeError::Failed)?;
         let reloader = reloader.first_look().await.map_err(ServeError::Failed)?;
-        Ok(Self { config, telemetry, plugins, reloader, admin })
+        Ok(Self { config, telemetry, plugins, reloader, admin, state })
     }
 
     /// A handle that has the plugin directory looked at.
@@ -151,7 +162,7 @@ impl Host {
         signals: Signals,
         mut ready: impl FnMut(&Ready),
     ) -> Result<(), ServeError> {
-        let Self { config, telemetry, plugins, reloader, admin } = self;
+        let Self { config, telemetry, plugins, reloader, admin, state: _state } = self;
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
         let admin_address = admin.as_ref().map(Admin::address);
@@ -456,6 +467,29 @@ impl Drain<'_> {
             consumer.session.abandon();
         }
     }
+}
+
+/// Takes the state directory. What is kept there can be done without, so only
+/// one that was named and is another host's ends the start.
+fn state_dir(config: &Config) -> Result<Option<StateDir>, ServeError> {
+    let path = config.state_dir.display();
+    let claim = if config.state_dir_named { Claim::Alone } else { Claim::Shared };
+    let reason = match StateDir::open(&config.state_dir, claim) {
+        Ok(state) => return Ok(Some(state)),
+        Err(Unusable::InUse) if config.state_dir_named => {
+            return Err(ServeError::Configuration(anyhow::anyhow!(
+                "the state directory `{path}` is another running host's; give each host its own \
+                 with `--state-dir`"
+            )));
+        }
+        Err(Unusable::InUse) => anyhow::anyhow!("it is another running host's alone"),
+        Err(Unusable::Unfit(error)) => error,
+    };
+    warn!(
+        "compiled plugins are not kept, every start compiles them again: the state directory \
+         `{path}` cannot be used: {reason:#}"
+    );
+    Ok(None)
 }
 
 fn dialect(choice: DialectChoice) -> Dialect {

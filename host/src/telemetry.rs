@@ -40,6 +40,8 @@ struct Metrics {
     replayed: IntCounter,
     plugin_loads: IntCounterVec,
     plugins: IntGauge,
+    compile_cache: IntCounterVec,
+    compile_seconds: prometheus::Histogram,
     connected: IntGauge,
     replying: IntGauge,
     blocked: IntGauge,
@@ -59,6 +61,21 @@ struct Said {
     since: Instant,
     lines: u32,
     withheld: u64,
+}
+
+/// Bounds of the buckets for compiling, in seconds: from a small component in
+/// Rust to the longest that a helper may take.
+const COMPILE_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 600.0];
+
+/// What the compile cache had for a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// What was needed.
+    Hit,
+    /// Nothing.
+    Miss,
+    /// Something that must not be used.
+    Unfit,
 }
 
 /// How publishing a reply ended, as a label.
@@ -212,6 +229,21 @@ impl Telemetry {
         info!(plugin = name, "plugin removed");
     }
 
+    /// A component was looked up among those compiled before.
+    pub fn compile_cache(&self, lookup: Lookup) {
+        let label = match lookup {
+            Lookup::Hit => "hit",
+            Lookup::Miss => "miss",
+            Lookup::Unfit => "unfit",
+        };
+        self.0.compile_cache.with_label_values(&[label]).inc();
+    }
+
+    /// A component was compiled, or could not be.
+    pub fn compiled(&self, took: Duration) {
+        self.0.compile_seconds.observe(took.as_secs_f64());
+    }
+
     /// The broker is connected and its queue consumed.
     pub fn session_opened(&self, broker: &str, queue: &str) {
         self.0.sessions.with_label_values(&["opened"]).inc();
@@ -322,6 +354,14 @@ impl Metrics {
             .buckets(CALL_BUCKETS.to_vec()),
         )?;
         registry.register(Box::new(request_seconds.clone()))?;
+        let compile_seconds = prometheus::Histogram::with_opts(
+            HistogramOpts::new(
+                "rpchost_compile_seconds",
+                "Time that helpers took for a component, or until they gave it up.",
+            )
+            .buckets(COMPILE_BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(compile_seconds.clone()))?;
         Ok(Self {
             requests: counters(
                 "rpchost_requests_total",
@@ -358,6 +398,12 @@ impl Metrics {
                 &["result"],
             )?,
             plugins: gauge("rpchost_plugins", "Plugins served now.")?,
+            compile_cache: counters(
+                "rpchost_compile_cache_total",
+                "Components looked up among those compiled before, by result.",
+                &["result"],
+            )?,
+            compile_seconds,
             connected: gauge("rpchost_connected", "1 while the queue is consumed.")?,
             replying: gauge("rpchost_replying", "1 while the connection for replies is open.")?,
             blocked: gauge(

@@ -34,6 +34,9 @@ mod hostile;
 /// Plugins that come, change and go under load.
 mod reload;
 
+/// Helpers that compile, and what is kept of their work.
+mod compile;
+
 /// Hosts and brokers that die.
 mod faults;
 

@@ -13,18 +13,19 @@ use super::support::host::command;
 ///
 /// `architecture.md` gives the reasons. `cli` may use every room, and `main`
 /// nothing but `cli`.
-const DOORS: [(&str, &[&str]); 14] = [
+const DOORS: [(&str, &[&str]); 15] = [
     ("message", &[]),
     ("config", &["message"]),
     ("wire", &["message"]),
     ("telemetry", &["message", "dispatch::PublishError", "dispatch::AddressRefused"]),
     ("capabilities", &["message", "config", "telemetry", "client"]),
-    ("plugins", &["message", "config", "telemetry", "capabilities"]),
+    ("plugins", &["message", "config", "telemetry", "capabilities", "state_dir"]),
     ("dispatch", &["message", "config", "wire", "plugins", "telemetry"]),
     ("amqp", &["message", "config", "telemetry", "dispatch::Broker", "dispatch::PublishError"]),
     ("client", &["message", "config", "amqp"]),
     ("admin", &["message", "config", "plugins", "telemetry"]),
     ("private_broker", &[]),
+    ("state_dir", &[]),
     (
         "serve",
         &[
@@ -38,6 +39,7 @@ const DOORS: [(&str, &[&str]); 14] = [
             "client",
             "telemetry",
             "admin",
+            "state_dir",
         ],
     ),
     (
@@ -74,7 +76,7 @@ const OWNERS: [(&str, &[&str]); 9] = [
 ];
 
 /// Where `unsafe` may stand, with its proof beside it: paths below `host/src`.
-const UNSAFE: [&str; 1] = ["plugins/typed/abi.rs"];
+const UNSAFE: [&str; 2] = ["plugins/compile/native.rs", "plugins/typed/abi.rs"];
 
 /// What may end a process or a task where an error should be returned.
 const PANICS: [&str; 6] =

@@ -4,6 +4,7 @@
 //! output and exit codes. The only room that prints.
 
 mod call;
+mod compile;
 mod dev;
 mod inspect;
 mod output;
@@ -36,6 +37,9 @@ enum Command {
     Call(call::CallArgs),
     /// Show what a component is, offers and needs
     Inspect(inspect::InspectArgs),
+    // For hosts, not for people: it reads and writes what nobody types.
+    #[command(name = crate::plugins::COMPILE_COMMAND, hide = true)]
+    Compile(compile::CompileArgs),
 }
 
 /// Runs the command line of this process.
@@ -53,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args, matches),
         Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Compile(args) => compile::run(&args),
     }
 }
 

@@ -19,6 +19,12 @@ pub(super) fn bytes(bytes: &[u8]) {
         out.write_all(bytes).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
 }
 
+/// Writes bytes to standard output, all of them and nothing else.
+pub(super) fn exactly(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
+}
+
 /// Writes a sentence about a failure to standard error.
 pub(super) fn error(text: impl std::fmt::Display) {
     let _nowhere_else_to_say_it = writeln!(std::io::stderr().lock(), "rpchost: {text}");

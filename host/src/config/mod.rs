@@ -101,8 +101,11 @@ pub struct Config {
     pub reply_to_allow: Vec<String>,
     /// How long running calls are waited for when asked to stop; 0 gives them back at once.
     pub drain_timeout: Duration,
-    /// Directory of the compile cache and the crash journal. Not known to exist.
+    /// Directory of the compile cache. Not known to exist.
     pub state_dir: PathBuf,
+    /// Whether that was named: then it is this host's alone. The default is shared by all hosts of
+    /// a user, so that several can be started without a thought.
+    pub state_dir_named: bool,
     /// Where to serve health and metrics; none is `off`. Port 0 asks the system for a free one.
     pub admin: Option<SocketAddr>,
     /// What is written to stderr.

@@ -66,6 +66,7 @@ pub fn resolve(
                 duration(raw.measure()?, &bounds::DRAIN_TIMEOUT)
             })
             .unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+        state_dir_named: layers.find("state-dir", args.state_dir.as_slice()).is_some(),
         state_dir: state_dir(&mut layers, args, environment),
         admin: layers
             .one("admin", &args.admin, |raw| values::admin(raw.text()?))

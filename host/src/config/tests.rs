@@ -87,6 +87,7 @@ fn nothing_said_means_the_defaults() {
         (64 << 20, 16 << 20, 128)
     );
     assert_eq!(config.state_dir, Path::new("/home/me/.local/state/rpchost"));
+    assert!(!config.state_dir_named);
     assert_eq!(config.admin, Some("127.0.0.1:7070".parse().unwrap()));
     assert_eq!((config.log.level.as_str(), config.log.format), ("info", LogFormat::Text));
     assert_eq!(config.warnings, [""; 0]);
@@ -179,6 +180,7 @@ fn every_key_can_be_typed_set_or_in_the_file() {
     };
     assert_eq!((config.limits, config.drain_timeout), (limits, Duration::ZERO));
     assert_eq!((config.state_dir.to_str(), config.admin), (Some("s"), None));
+    assert!(config.state_dir_named);
     assert_eq!(config.log, LogConfig { level: "debug".into(), format: LogFormat::Json });
 }
 

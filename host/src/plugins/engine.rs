@@ -2,8 +2,8 @@
 //!
 //! One `wasmtime::Engine` for the whole process: an engine per plugin costs
 //! gigabytes, and indices of one engine mean nothing in another. Owns the
-//! switches, the pool of instances, the epoch ticker and the threads that
-//! compile.
+//! switches, the pool of instances and the epoch ticker. How bytes become code
+//! is `compile`'s to know.
 
 use std::sync::Arc;
 use std::task::ready;
@@ -16,8 +16,11 @@ use tracing::{info, warn};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::compile::{Compiler, Helper};
 use super::store::CallState;
 use crate::capabilities;
+use crate::state_dir::StateDir;
+use crate::telemetry::Telemetry;
 
 /// Time between two epoch ticks: the longest a guest overruns its deadline,
 /// and the longest turn of a call on a core that others wait for.
@@ -43,10 +46,6 @@ pub(super) const MAX_TABLE_ELEMENTS: usize = 200_000;
 /// Most memories of all calls together: 40 TiB of address space.
 const MOST_MEMORIES: u32 = 10_000;
 
-/// Most threads that compile. They run at the lowest priority, so that calls
-/// do not notice.
-const COMPILE_THREADS: usize = 2;
-
 /// Compiles components and holds what every store needs.
 #[derive(Clone)]
 pub struct Engine {
@@ -56,7 +55,7 @@ pub struct Engine {
 struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<CallState>,
-    compilers: rayon::ThreadPool,
+    compiler: Compiler,
     /// As many turns as cores, for calls that keep one busy.
     turns: Arc<Semaphore>,
 }
@@ -68,13 +67,36 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Makes the engine and starts its ticker. `calls` is the number of
+    /// Makes an engine that compiles in this process. `calls` is the number of
     /// instances that can be alive at once.
     ///
     /// # Errors
     ///
     /// When this machine cannot run WebAssembly at all.
     pub fn new(calls: usize) -> anyhow::Result<Self> {
+        Self::make(calls, |_| Compiler::here())
+    }
+
+    /// Makes an engine that has helpers compile, and keeps what they made in
+    /// `state`.
+    ///
+    /// # Errors
+    ///
+    /// When this machine cannot run WebAssembly at all.
+    pub fn with_helper(
+        calls: usize,
+        helper: Helper,
+        state: Option<&StateDir>,
+        telemetry: Telemetry,
+    ) -> anyhow::Result<Self> {
+        Self::make(calls, |engine| Ok(Compiler::helper(helper, state, engine, telemetry)))
+    }
+
+    /// Makes the engine and starts its ticker.
+    fn make(
+        calls: usize,
+        compiler: impl FnOnce(&wasmtime::Engine) -> anyhow::Result<Compiler>,
+    ) -> anyhow::Result<Self> {
         let engine = match wasmtime::Engine::new(&config(Some(pool(calls)))) {
             Ok(engine) => engine,
             Err(error) => {
@@ -90,15 +112,10 @@ impl Engine {
         };
         let mut linker = Linker::new(&engine);
         capabilities::link(&mut linker)?;
-        let compilers = rayon::ThreadPoolBuilder::new()
-            .num_threads(COMPILE_THREADS.min(cores()))
-            .thread_name(|index| format!("compile-{index}"))
-            .start_handler(|_| be_nice())
-            .build()
-            .context("failed to start the threads that compile")?;
+        let compiler = compiler(&engine)?;
         start_ticker(&engine)?;
         let turns = Arc::new(Semaphore::new(cores()));
-        Ok(Self { inner: Arc::new(Inner { engine, linker, compilers, turns }) })
+        Ok(Self { inner: Arc::new(Inner { engine, linker, compiler, turns }) })
     }
 
     /// Runs a guest so that it cannot keep the host, or short calls, from
@@ -120,14 +137,15 @@ impl Engine {
         .await
     }
 
-    /// Compiles a component on the compiler threads; blocks the calling one.
+    /// Makes a component callable: out of the cache, or by compiling it. Blocks;
+    /// not for async threads.
     ///
     /// # Errors
     ///
-    /// When the bytes are no valid component for this engine.
+    /// When the bytes are no valid component for this engine, or more than may
+    /// be compiled.
     pub fn compile(&self, bytes: &[u8]) -> anyhow::Result<Component> {
-        let engine = &self.inner.engine;
-        self.inner.compilers.install(|| Component::new(engine, bytes)).map_err(anyhow::Error::from)
+        self.inner.compiler.compile(&self.inner.engine, bytes)
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -143,7 +161,9 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn config(pool: Option<PoolingAllocationConfig>) -> Config {
+/// The settings of every engine: those with a pool run what those without
+/// one have compiled.
+pub(super) fn config(pool: Option<PoolingAllocationConfig>) -> Config {
     let mut config = Config::new();
     // Interruption by epochs costs a tenth of what fuel does.
     config.epoch_interruption(true);
@@ -207,16 +227,6 @@ fn pool(calls: usize) -> PoolingAllocationConfig {
 /// told it counts as swap.
 fn swap_is_off() -> bool {
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
-}
-
-/// Lowers the priority of a compiling thread. Best effort: without it calls
-/// are slowed while a plugin compiles, nothing else.
-fn be_nice() {
-    const LOWEST: i32 = 19;
-    let thread = rustix::thread::gettid();
-    if let Err(error) = rustix::process::setpriority_process(Some(thread), LOWEST) {
-        tracing::debug!("failed to lower a compiler's priority: {error}");
-    }
 }
 
 /// Advances the epoch on a thread of its own, without drift, until the engine

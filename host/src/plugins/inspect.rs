@@ -3,7 +3,7 @@
 use wasmtime::component::Component;
 
 use super::engine::Engine;
-use super::kind::{Kind, explain_invalid};
+use super::kind::Kind;
 use super::typed;
 
 /// What was found out about a component.
@@ -55,7 +55,7 @@ pub enum Offer {
 /// When the bytes are no component at all.
 pub fn inspect(engine: &Engine, name: &str, bytes: &[u8]) -> anyhow::Result<Inspection> {
     Kind::of_bytes(bytes)?;
-    let component = engine.compile(bytes).map_err(|error| explain_invalid(&error))?;
+    let component = engine.compile(bytes)?;
     let wasmtime = engine.wasmtime();
     let kind = Kind::of_component(&component, wasmtime, None);
     let methods = match &kind {

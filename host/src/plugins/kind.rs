@@ -121,9 +121,8 @@ fn list_exports(component: &Component, engine: &wasmtime::Engine) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
-/// Says why the bytes are no component, and what to do about the usual reason.
-pub(super) fn explain_invalid(error: &anyhow::Error) -> anyhow::Error {
-    let text = format!("{error:#}");
+/// Says why the bytes are no component, in the compiler's words, and what to do about the usual reason.
+pub(super) fn explain_invalid(text: &str) -> anyhow::Error {
     let hint = if text.contains("component model async feature") {
         "; `async func`, `stream` and `future` are not served: build it without them"
     } else {

@@ -4,10 +4,12 @@
 //! immutable snapshot ([`Plugins::find`]), and a [`Reloader`] that replaces it.
 //! Knows nothing of queues and messages on their way.
 
+mod compile;
 mod engine;
 mod headers;
 mod inspect;
 mod kind;
+mod loaders;
 mod plugin;
 mod reload;
 mod scan;
@@ -26,6 +28,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::watch as watch_channel;
 
+pub use compile::{Budget, COMPILE_COMMAND, Confined, Helper, INVALID, UNABLE};
 pub use engine::Engine;
 pub use inspect::{Import, Inspection, Method, Offer, inspect};
 pub use kind::Kind;

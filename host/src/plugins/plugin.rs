@@ -12,7 +12,7 @@ use wasmtime::component::Component;
 
 use super::engine::{Engine, MAX_TABLE_ELEMENTS};
 use super::headers;
-use super::kind::{Kind, explain_import, explain_invalid};
+use super::kind::{Kind, explain_import};
 use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Stage};
@@ -120,7 +120,7 @@ impl Plugin {
         limits: &Limits,
     ) -> anyhow::Result<Self> {
         Kind::of_bytes(bytes)?;
-        let component = engine.compile(bytes).map_err(|error| explain_invalid(&error))?;
+        let component = engine.compile(bytes)?;
         let kind = Kind::of_component(&component, engine.wasmtime(), config.kind)?;
         match kind {
             Kind::Handler => signature::check_handler(&component, engine.wasmtime())?,

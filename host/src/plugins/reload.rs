@@ -1,21 +1,22 @@
 //! Keeps the plugins as the directory has them.
 //!
 //! Level-triggered: every look compares the whole directory with what is
-//! served, whatever the events said. One look at a time, on a blocking thread,
-//! so that neither reading nor compiling ever delays a call. A file that
-//! cannot serve changes nothing and is reported once.
+//! served, whatever the events said. One look at a time, on a blocking thread;
+//! files are read and compiled by the loaders, so that neither delays a call,
+//! and none that takes long delays another. A file that cannot serve changes
+//! nothing and is reported once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::loaders::{Done, Job, Loaders, Outcome, Read, Refusal, Tried, Version};
 use super::scan::{self, Found, Signature};
 use super::watch::{Bell, Hints, Watch};
 use super::{CHANGE_SETTLES, Engine, Plugins};
@@ -37,12 +38,27 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// directory does not keep a core busy.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a look waits for the loaders: what loads as quickly as most files
+/// is served by the look that found it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Time to the next look while files load that took longer.
+const LOADING: Duration = Duration::from_millis(200);
+
+/// Times that a file is tried again that could not be compiled for a reason
+/// not its own.
+const RETRIES: u32 = 2;
+
+/// Rest before that: what ran out has to come back.
+const REST: Duration = Duration::from_secs(10);
+
 /// The writer's side of [`Plugins`].
 #[derive(Debug)]
 pub struct Reloader {
     directory: PathBuf,
-    engine: Engine,
-    limits: Limits,
+    loaders: Loaders,
+    /// The last job's.
+    tickets: u64,
     plugins: Plugins,
     telemetry: Telemetry,
     bell: Bell,
@@ -78,27 +94,39 @@ struct File {
     settled: bool,
     /// Since when it is gone.
     gone: Option<Instant>,
-    /// What was last tried: digest and configuration.
-    tried: Option<(String, Option<String>)>,
-    /// What is served of it: the same.
-    served: Option<(String, Option<String>)>,
+    /// The ticket of the job that loads it.
+    loading: Option<u64>,
+    /// Whether it may have changed since that job was made.
+    again: bool,
+    /// Attempts that failed for a reason that is not the file's.
+    failures: u32,
+    /// When it is tried again after one.
+    rests: Option<Instant>,
+    /// What was last tried.
+    tried: Option<Version>,
+    /// What is served of it.
+    served: Option<Version>,
     /// The reason that was reported last.
     reported: Option<String>,
 }
 
 impl Reloader {
     /// Prepares to keep `plugins` as `directory` has them.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no threads.
     pub fn new(
         directory: PathBuf,
         engine: Engine,
         limits: Limits,
         plugins: Plugins,
         telemetry: Telemetry,
-    ) -> Self {
-        Self {
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            loaders: Loaders::start(directory.clone(), engine, limits)?,
+            tickets: 0,
             directory,
-            engine,
-            limits,
             plugins,
             telemetry,
             bell: Bell::default(),
@@ -107,7 +135,7 @@ impl Reloader {
             files: BTreeMap::new(),
             misnamed: BTreeSet::new(),
             trouble: None,
-        }
+        })
     }
 
     /// A handle that asks for looks.
@@ -124,6 +152,9 @@ impl Reloader {
         self.bell.ring_for_all();
         tokio::task::spawn_blocking(move || {
             self.look();
+            while self.is_loading() {
+                self.take_until(Instant::now() + PERIOD);
+            }
             self
         })
         .await
@@ -163,8 +194,10 @@ impl Reloader {
     fn look(&mut self) -> Instant {
         self.keep_watching();
         let hints = self.bell.take();
+        // Before the listing, which may be of a later state.
+        let early = self.take_until(Instant::now());
         let now = Instant::now();
-        let mut next = now + PERIOD;
+        let mut next = early.map_or(now + PERIOD, |due| due.min(now + PERIOD));
         let listing = match scan::list(&self.directory) {
             Ok(listing) => {
                 if self.trouble.take().is_some() {
@@ -196,11 +229,17 @@ impl Reloader {
                 next = next.min(due);
             }
         }
+        if let Some(due) = self.take_until(Instant::now() + PATIENCE) {
+            next = next.min(due);
+        }
+        if self.is_loading() {
+            next = next.min(Instant::now() + LOADING);
+        }
         next
     }
 
-    /// Takes a file if it has changed and is complete. Returns when to look
-    /// again if it may not be complete.
+    /// Has a file loaded if it has changed and is complete. Returns when to
+    /// look again if it may not be complete.
     fn consider(&mut self, found: Found, hints: &Hints) -> Option<Instant> {
         let now = Instant::now();
         let name = found.name;
@@ -209,79 +248,141 @@ impl Reloader {
             since: now,
             settled: false,
             gone: None,
+            loading: None,
+            again: false,
+            failures: 0,
+            rests: None,
             tried: None,
             served: None,
             reported: None,
         });
         file.gone = None;
+        let named = hints.is_named(&name);
         if file.seen != found.state {
             file.seen = found.state;
             file.since = now;
             file.settled = false;
+            file.again = true;
+            file.failures = 0;
+            file.rests = None;
+        }
+        file.again |= named;
+        if file.loading.is_some() {
+            return None;
+        }
+        if let Some(rests) = file.rests
+            && !named
+            && now < rests
+        {
+            return Some(rests);
         }
         // Written twice within one tick of the file system's clock, a file
         // looks as it did; the second event is all there is.
-        if file.settled && !hints.is_named(&name) {
+        if file.settled && !named {
             return None;
         }
         let due = file.since + QUIET;
         if now < due && !hints.is_complete(&name) {
             return Some(due);
         }
+        file.rests = None;
         if let Err(reason) = &file.seen {
             let reason = reason.clone();
             file.settled = true;
             self.report(&name, reason);
             return None;
         }
-        self.take(&name)
-    }
-
-    /// Reads a file, and serves it if it can be.
-    fn take(&mut self, name: &str) -> Option<Instant> {
-        let contents = match scan::read(&self.directory, name) {
-            Ok(Some(contents)) => contents,
-            // It is being written; the next look sees another signature.
-            Ok(None) => return Some(Instant::now() + QUIET),
-            Err(error) => {
-                if let Some(file) = self.files.get_mut(name) {
-                    file.settled = true;
-                }
-                self.report(name, format!("{error:#}"));
-                return None;
-            }
-        };
-        let file = self.files.get_mut(name)?;
-        file.settled = true;
-        file.seen = Ok(contents.signature.clone());
-        let key = (contents.digest.clone(), contents.config.clone());
-        if file.tried.as_ref() == Some(&key) {
-            if file.served.as_ref() == Some(&key) {
-                file.reported = None;
-            }
-            return None;
-        }
-        file.tried = Some(key.clone());
-        if file.served.as_ref() == Some(&key) {
-            file.reported = None;
-            return None;
-        }
-        let begun = Instant::now();
-        // Nothing in a file may end the reloading.
-        let loading = AssertUnwindSafe(|| contents.load(&self.engine, name, &self.limits));
-        let loaded = std::panic::catch_unwind(loading)
-            .unwrap_or_else(|_| Err(anyhow!("the host failed while it loaded the file")));
-        match loaded {
-            Ok(plugin) => {
-                let took = begun.elapsed();
-                let replaced = file.served.replace(key).is_some();
-                file.reported = None;
-                self.plugins.replace(|table| table.insert(Arc::new(plugin), Instant::now()));
-                self.telemetry.plugin_loaded(&contents.id(name), replaced, took);
-            }
-            Err(error) => self.report(name, format!("{error:#}")),
+        self.tickets = self.tickets.wrapping_add(1);
+        file.loading = Some(self.tickets);
+        file.again = false;
+        let known = [file.tried.clone(), file.served.clone()];
+        let job = Job { ticket: self.tickets, name: name.clone(), known };
+        if let Err(lost) = self.loaders.load(job) {
+            file.loading = None;
+            self.report(&name, format!("{lost:#}"));
         }
         None
+    }
+
+    /// Whether a file is being loaded.
+    fn is_loading(&self) -> bool {
+        self.files.values().any(|file| file.loading.is_some())
+    }
+
+    /// Takes what the loaders do until `end`, or until they have nothing to
+    /// do. Returns when the next look is due for it.
+    fn take_until(&mut self, end: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        while self.is_loading()
+            && let Some(done) = self.loaders.next(end)
+        {
+            if let Some(due) = self.take(done) {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        next
+    }
+
+    /// Serves what was loaded. Returns when to look at the file again.
+    fn take(&mut self, done: Done) -> Option<Instant> {
+        let Done { ticket, name, outcome } = done;
+        // A file that went away meanwhile, and perhaps came back, is another.
+        let file = self.files.get_mut(&name).filter(|file| file.loading == Some(ticket))?;
+        file.loading = None;
+        let (signature, version, tried) = match outcome {
+            // The next look sees another signature.
+            Outcome::Changing => return Some(Instant::now() + QUIET),
+            Outcome::Unreadable(reason) => {
+                file.settled = !file.again;
+                self.report(&name, reason);
+                return None;
+            }
+            Outcome::Read(read) => {
+                let Read { signature, version, tried } = *read;
+                (signature, version, tried)
+            }
+        };
+        // What has happened to the file since it was given to the loaders may
+        // be what they saw, or not.
+        file.settled = !file.again;
+        if file.settled {
+            file.seen = Ok(signature);
+        }
+        let due = (!file.settled).then(|| file.since + QUIET);
+        let served = file.served.as_ref() == Some(&version);
+        let Some(Tried { id, took, plugin }) = tried else {
+            if served {
+                file.reported = None;
+            }
+            file.tried = Some(version);
+            return due;
+        };
+        match plugin {
+            Ok(plugin) => {
+                file.failures = 0;
+                file.tried = Some(version.clone());
+                let replaced = file.served.replace(version).is_some();
+                file.reported = None;
+                let plugin = Arc::new(plugin);
+                self.plugins.replace(|table| table.insert(plugin, Instant::now()));
+                self.telemetry.plugin_loaded(&id, replaced, took);
+                due
+            }
+            Err(Refusal { reason, passing: true }) if file.failures < RETRIES => {
+                file.failures += 1;
+                file.settled = false;
+                let rests = Instant::now() + REST;
+                file.rests = Some(rests);
+                self.report(&name, format!("{reason}; it is tried again in {REST:?}"));
+                Some(rests)
+            }
+            Err(Refusal { reason, .. }) => {
+                file.failures = 0;
+                file.tried = Some(version);
+                self.report(&name, reason);
+                due
+            }
+        }
     }
 
     /// Forgets a file that stays away.

@@ -25,6 +25,7 @@ pub fn command(args: &[&str]) -> Command {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", "/nonexistent")
+        .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .current_dir(std::env::temp_dir());
     command
 }
@@ -49,12 +50,34 @@ pub struct Options {
     pub queue: String,
     /// More arguments.
     pub args: Vec<String>,
+    /// The state directory, where it is not to be one of the host's own.
+    pub state: Option<PathBuf>,
+    /// Where the state directory is that nobody named.
+    pub xdg_state: Option<PathBuf>,
 }
 
 impl Options {
     /// The shared broker and a queue.
     pub fn new(url: &str, queue: &str) -> Self {
-        Self { url: url.to_owned(), queue: queue.to_owned(), args: Vec::new() }
+        Self {
+            url: url.to_owned(),
+            queue: queue.to_owned(),
+            args: Vec::new(),
+            state: None,
+            xdg_state: None,
+        }
+    }
+
+    /// A state directory that outlives the host.
+    pub fn state(mut self, directory: &Path) -> Self {
+        self.state = Some(directory.to_owned());
+        self
+    }
+
+    /// The state directory that hosts share who were told nothing.
+    pub fn shared_state(mut self, xdg_state: &Path) -> Self {
+        self.xdg_state = Some(xdg_state.to_owned());
+        self
     }
 
     /// More arguments.
@@ -78,12 +101,18 @@ impl Host {
             std::fs::write(folder.join(format!("{name}.wasm")), wasm).expect("a plugin");
         }
         let log = std::fs::File::create(directory.path().join("log")).expect("the log");
-        let mut child = command(&["serve", "--queue", &options.queue, "--admin", "127.0.0.1:0"])
+        let mut serve = command(&["serve", "--queue", &options.queue, "--admin", "127.0.0.1:0"]);
+        match &options.xdg_state {
+            Some(xdg_state) => serve.env("XDG_STATE_HOME", xdg_state),
+            None => {
+                let own = || directory.path().join("state");
+                serve.arg("--state-dir").arg(options.state.clone().unwrap_or_else(own))
+            }
+        };
+        let mut child = serve
             .env("RPCHOST_AMQP_URL", &options.url)
             .arg("--plugins")
             .arg(&folder)
-            .arg("--state-dir")
-            .arg(directory.path().join("state"))
             .args(&options.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
