@@ -346,22 +346,12 @@ impl Metrics {
             &["plugin"],
         )?;
         registry.register(Box::new(call_seconds.clone()))?;
-        let request_seconds = prometheus::Histogram::with_opts(
-            HistogramOpts::new(
-                "rpchost_request_seconds",
-                "Time from receiving a request to settling it.",
-            )
-            .buckets(CALL_BUCKETS.to_vec()),
-        )?;
-        registry.register(Box::new(request_seconds.clone()))?;
-        let compile_seconds = prometheus::Histogram::with_opts(
-            HistogramOpts::new(
-                "rpchost_compile_seconds",
-                "Time that helpers took for a component, or until they gave it up.",
-            )
-            .buckets(COMPILE_BUCKETS.to_vec()),
-        )?;
-        registry.register(Box::new(compile_seconds.clone()))?;
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let histogram = prometheus::Histogram::with_opts(options)?;
+            registry.register(Box::new(histogram.clone()))?;
+            prometheus::Result::Ok(histogram)
+        };
         Ok(Self {
             requests: counters(
                 "rpchost_requests_total",
@@ -369,7 +359,11 @@ impl Metrics {
                 &["plugin", "status"],
             )?,
             call_seconds,
-            request_seconds,
+            request_seconds: histogram(
+                "rpchost_request_seconds",
+                "Time from receiving a request to settling it.",
+                &CALL_BUCKETS,
+            )?,
             deliveries: counter("rpchost_deliveries_total", "Messages received.")?,
             settled: counters(
                 "rpchost_settlements_total",
@@ -403,7 +397,11 @@ impl Metrics {
                 "Components looked up among those compiled before, by result.",
                 &["result"],
             )?,
-            compile_seconds,
+            compile_seconds: histogram(
+                "rpchost_compile_seconds",
+                "Time that helpers took for a component, or until they gave it up.",
+                &COMPILE_BUCKETS,
+            )?,
             connected: gauge("rpchost_connected", "1 while the queue is consumed.")?,
             replying: gauge("rpchost_replying", "1 while the connection for replies is open.")?,
             blocked: gauge(

@@ -79,12 +79,6 @@ impl BrokerUrl {
         if port == 0 {
             return Err(format!("port `0` must be from `1` to `65535`; {EXAMPLE}"));
         }
-        let decoded = |part: &str, name: &str| {
-            percent_decode_str(part)
-                .decode_utf8()
-                .map(Cow::into_owned)
-                .map_err(|_| format!("the {name} in the URL is not UTF-8 after percent-decoding"))
-        };
         let vhost = match url.path() {
             "" | "/" => ROOT_VHOST.to_owned(),
             path => decoded(path.strip_prefix('/').unwrap_or(path), "virtual host")?,
@@ -224,6 +218,14 @@ impl fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BrokerUrl({self})")
     }
+}
+
+/// A part of a URL without its percent-encoding; `name` is what the part is.
+pub(super) fn decoded(part: &str, name: &str) -> Result<String, String> {
+    percent_decode_str(part)
+        .decode_utf8()
+        .map(Cow::into_owned)
+        .map_err(|_| format!("the {name} in the URL is not UTF-8 after percent-decoding"))
 }
 
 /// A virtual host travels as an AMQP short string (0-9-1, 4.2.5.3).

@@ -4,13 +4,11 @@
 //! Knows the form and who we are there; refuses to know what is asked. Only one method gives the
 //! password away, by name; `Display`, `Debug` and every error leave it out.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::broker_url::BrokerUrl;
+use super::broker_url::{BrokerUrl, decoded};
 
 const EXAMPLE: &str = "write `http://host:15672` or `https://user:password@host:15671`, and in a \
     user name or password `%40` for `@`, `%3A` for `:`, `%2F` for `/`, `%3F` for `?`, `%23` for \
@@ -58,12 +56,6 @@ impl ManagementUrl {
         if port == 0 {
             return Err(format!("port `0` must be from `1` to `65535`; {EXAMPLE}"));
         }
-        let decoded = |part: &str, name: &str| {
-            percent_decode_str(part)
-                .decode_utf8()
-                .map(Cow::into_owned)
-                .map_err(|_| format!("the {name} in the URL is not UTF-8 after percent-decoding"))
-        };
         let credentials = match (url.username(), url.password()) {
             ("", None) => None,
             ("", Some(_)) => return Err(format!("the URL has a password and no user; {EXAMPLE}")),
