@@ -4,11 +4,15 @@
 //! WebAssembly. What these values look like on the wire is decided in
 //! [`crate::wire`]; how they get there, in [`crate::amqp`].
 
+mod dialect;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+
+pub use dialect::{Dialect, EnvelopeReply, Form};
 
 /// One message as the broker delivered it.
 #[derive(Debug, Clone)]
@@ -163,8 +167,37 @@ pub struct Request {
 pub enum Arguments {
     /// The body as it is; a handler gets it unchanged.
     Body(Bytes),
-    /// A JSON text taken out of an envelope; a handler gets it as its body.
+    /// A JSON text taken out of an envelope, an array by position or an object by
+    /// name, or nothing; a handler gets it as its body.
     Json(Bytes),
+    /// A JSON text taken out of an envelope that says nothing of position or name;
+    /// a handler gets it as its body.
+    Value(Bytes),
+    /// By position and by name at once; a handler gets an object of the two.
+    Call {
+        /// A JSON array; without elements it is `[]`, to the letter or with spaces.
+        args: Bytes,
+        /// A JSON object, likewise.
+        kwargs: Bytes,
+    },
+}
+
+impl Arguments {
+    /// The body that a handler gets.
+    pub fn body(&self) -> Bytes {
+        match self {
+            Self::Body(body) | Self::Json(body) | Self::Value(body) => body.clone(),
+            Self::Call { args, kwargs } => {
+                let parts: [&[u8]; 5] = [b"{\"args\":", args, b",\"kwargs\":", kwargs, b"}"];
+                Bytes::from(parts.concat())
+            }
+        }
+    }
+
+    /// Whether they were taken out of a JSON envelope.
+    pub fn is_json(&self) -> bool {
+        !matches!(self, Self::Body(_))
+    }
 }
 
 /// What came of a call. Deliberately flat: a guest's `err` and a trap are both
@@ -332,9 +365,11 @@ impl PluginId {
     }
 }
 
-/// A message on its way to a caller. It goes to the default exchange.
+/// A message on its way to a caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
+    /// Where it is published; empty for the default exchange.
+    pub exchange: String,
     /// The request's `reply_to`.
     pub routing_key: Bytes,
     /// The number of the caller's node where the address belongs to RabbitMQ's
@@ -344,7 +379,7 @@ pub struct Reply {
     pub correlation_id: Option<Bytes>,
     /// MIME type of the body.
     pub content_type: Option<String>,
-    /// The property `type`: `error` in the `plain` dialect, else absent.
+    /// The property `type`, where the dialect has one.
     pub kind: Option<&'static str>,
     /// Headers, all text.
     pub headers: Vec<(String, String)>,

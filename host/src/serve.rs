@@ -12,13 +12,12 @@ use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::amqp::{Closed, Connector, Incoming, OpenError, Session};
-use crate::config::{Config, DialectChoice};
+use crate::config::Config;
 use crate::dispatch::{Dispatcher, ReplyPolicy, Stopping};
 use crate::message::Delivery;
 use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle};
 use crate::state_dir::{Claim, StateDir, Unusable};
 use crate::telemetry::Telemetry;
-use crate::wire::Dialect;
 
 /// How a host that could not go on has failed.
 #[derive(Debug)]
@@ -179,7 +178,7 @@ impl Host {
         let stopping = Stopping::default();
         let dispatcher = Arc::new(Dispatcher::new(
             plugins.clone(),
-            dialect(config.dialect),
+            config.dialect.into(),
             config.limits,
             ReplyPolicy::new(&config.reply_to_allow),
             stopping.clone(),
@@ -490,12 +489,4 @@ fn state_dir(config: &Config) -> Result<Option<StateDir>, ServeError> {
          `{path}` cannot be used: {reason:#}"
     );
     Ok(None)
-}
-
-fn dialect(choice: DialectChoice) -> Dialect {
-    match choice {
-        DialectChoice::Auto => Dialect::Auto,
-        DialectChoice::Plain => Dialect::Plain,
-        DialectChoice::JsonRpc => Dialect::JsonRpc,
-    }
 }

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rpchost::config::Limits;
 use rpchost::dispatch::{Dispatcher, PublishError, ReplyPolicy, Stopping};
-use rpchost::message::{Delivery, HeaderValue, Reply, Settlement};
+use rpchost::message::{Delivery, Form, HeaderValue, Reply, Settlement};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
-use rpchost::wire::Dialect;
 use serde_json::Value;
 
 use crate::support::fake_broker::{Done, FakeBroker, delivery};
@@ -50,7 +49,7 @@ pub fn house(plugins: &[(&str, &[u8], &str)], default: Option<&str>) -> House {
     let stopping = Stopping::default();
     let dispatcher = Arc::new(Dispatcher::new(
         served,
-        Dialect::Auto,
+        Form::default(),
         limits(),
         ReplyPolicy::new(&[]),
         stopping.clone(),
@@ -111,7 +110,7 @@ async fn every_guest_ends_as_it_should_and_harms_nobody() {
         }
         let dispatcher = Dispatcher::new(
             served,
-            Dialect::Auto,
+            Form::default(),
             limits(),
             ReplyPolicy::new(&[]),
             Stopping::default(),

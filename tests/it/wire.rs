@@ -13,10 +13,10 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rpchost::message::{
-    Answered, Arguments, CallError, Delivery, ErrorKind, HeaderValue, PluginId, Properties, Reply,
-    Request, ReturnValue,
+    Answered, Arguments, CallError, Delivery, Dialect, EnvelopeReply, ErrorKind, Form, HeaderValue,
+    PluginId, Properties, Reply, Request, ReturnValue,
 };
-use rpchost::wire::{self, Decoded, Dialect, MAX_BATCH};
+use rpchost::wire::{self, Decoded, MAX_BATCH};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -24,7 +24,8 @@ use serde_json::{Map, Value};
 use super::support::fake_broker::delivery;
 use super::support::guests::root;
 
-const DIALECTS: [&str; 2] = ["plain", "json-rpc"];
+const DIALECTS: [&str; 7] =
+    ["plain", "json-rpc", "envelope", "nameko", "nestjs", "celery", "aio-pika"];
 
 /// What plugins in the transcripts are identified by; twelve digits of it show.
 const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -132,7 +133,7 @@ fn hostile_bytes_never_panic_and_every_reply_is_well_formed() {
             delivery.properties.headers.push(("rpc-method".to_owned(), name));
         }
         delivery.redelivered = rng.random();
-        for dialect in [Dialect::Auto, Dialect::Plain, Dialect::JsonRpc] {
+        for dialect in Dialect::ALL {
             check_reply(&mut rng, &delivery, wire::decode(&delivery, dialect), dialect, round);
             let error = CallError::new(ErrorKind::BadRequest, "too large");
             let refused = wire::refuse(&delivery, dialect, error);
@@ -148,7 +149,7 @@ fn deep_nesting_is_refused_or_taken_without_using_up_the_stack() {
             let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let call = format!(r#"{{"jsonrpc":"2.0","method":"m","params":[{nested}],"id":1}}"#);
             for body in [nested.clone(), open.repeat(depth), call, format!("[{nested}]")] {
-                for dialect in [Dialect::Auto, Dialect::JsonRpc] {
+                for dialect in Dialect::ALL {
                     let delivery = delivery(None, body.clone());
                     let (calls, mut encoder) = wire::decode(&delivery, dialect).into_parts(LIMIT);
                     for call in calls {
@@ -191,7 +192,9 @@ fn check_reply(
     let Some(reply) = encoder.finish(delivery, &REPLY_TO.into(), None) else { return };
     let names: BTreeSet<&str> = reply.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.len(), reply.headers.len(), "round {round}: a header twice");
-    if dialect == Dialect::JsonRpc || reply.kind == Some("error") {
+    let pickled = reply.content_type.as_deref() == Some("application/python-pickle");
+    let wrapped = !matches!(dialect, Dialect::Auto | Dialect::Plain);
+    if (wrapped || reply.kind == Some("error")) && !pickled {
         let body = text(&reply.body);
         let value: Result<&RawValue, _> = serde_json::from_str(&body);
         assert!(value.is_ok(), "round {round}: the reply is not JSON: {body}");
@@ -276,8 +279,12 @@ struct Case {
     #[serde(rename = "about")]
     _about: String,
     /// `auto` if absent.
+    dialect: Option<String>,
+    /// Whether a message that names no method asks for the one of its key.
     #[serde(default)]
-    dialect: DialectName,
+    method_by_key: bool,
+    /// The form of `envelope`'s replies, if one is configured.
+    envelope_reply: Option<String>,
     request: RequestFile,
     /// Refused as a whole with this, before anything was decoded.
     refused: Option<ErrorFile>,
@@ -293,18 +300,13 @@ struct Case {
     reply: Option<ReplyFile>,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum DialectName {
-    #[default]
-    Auto,
-    Plain,
-    JsonRpc,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RequestFile {
+    #[serde(default)]
+    exchange: String,
+    #[serde(default)]
+    routing_key: String,
     #[serde(default)]
     properties: PropertiesFile,
     #[serde(default)]
@@ -323,6 +325,8 @@ struct PropertiesFile {
     content_type: Option<String>,
     message_id: Option<String>,
     delivery_mode: Option<u8>,
+    /// Absent is where every transcript's answers go; empty is nowhere.
+    reply_to: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -333,6 +337,11 @@ struct CallFile {
     body: Option<Octets>,
     /// JSON out of an envelope; neither this nor `body` is no arguments.
     params: Option<Box<RawValue>>,
+    /// JSON out of an envelope that says nothing of position or name.
+    value: Option<Box<RawValue>>,
+    /// By position and by name, always together.
+    args: Option<Box<RawValue>>,
+    kwargs: Option<Box<RawValue>>,
     error: Option<ErrorFile>,
 }
 
@@ -366,6 +375,8 @@ struct ErrorFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReplyFile {
+    #[serde(default)]
+    exchange: String,
     #[serde(rename = "type")]
     kind: Option<String>,
     content_type: Option<String>,
@@ -420,11 +431,18 @@ impl TryFrom<Box<RawValue>> for Octets {
 }
 
 impl Case {
-    fn dialect(&self) -> Dialect {
-        match self.dialect {
-            DialectName::Auto => Dialect::Auto,
-            DialectName::Plain => Dialect::Plain,
-            DialectName::JsonRpc => Dialect::JsonRpc,
+    fn form(&self) -> Form {
+        let named = |name: &str| Dialect::ALL.into_iter().find(|dialect| dialect.name() == name);
+        Form {
+            dialect: self
+                .dialect
+                .as_deref()
+                .map_or(Dialect::Auto, |name| named(name).expect("the name of a dialect")),
+            method_by_key: self.method_by_key,
+            envelope_reply: self.envelope_reply.as_deref().map(|name| {
+                let mut forms = EnvelopeReply::ALL.into_iter();
+                forms.find(|form| form.name() == name).expect("the name of a form")
+            }),
         }
     }
 
@@ -432,8 +450,11 @@ impl Case {
         let request = &self.request;
         let mut delivery = delivery(None, request.body.0.clone());
         delivery.redelivered = request.redelivered;
+        delivery.exchange.clone_from(&request.exchange);
+        delivery.routing_key.clone_from(&request.routing_key);
+        let reply_to = request.properties.reply_to.clone().unwrap_or_else(|| REPLY_TO.to_owned());
         delivery.properties = Properties {
-            reply_to: Some(REPLY_TO.into()),
+            reply_to: Some(reply_to.into()),
             kind: request.properties.kind.clone(),
             correlation_id: request.properties.correlation_id.as_ref().map(|id| id.0.clone()),
             content_type: request.properties.content_type.clone(),
@@ -460,8 +481,8 @@ impl Case {
     fn difference(&self, name: &str) -> Option<String> {
         let delivery = self.delivery();
         let decoded = match &self.refused {
-            None => wire::decode(&delivery, self.dialect()),
-            Some(error) => wire::refuse(&delivery, self.dialect(), error.error()),
+            None => wire::decode(&delivery, self.form()),
+            Some(error) => wire::refuse(&delivery, self.form(), error.error()),
         };
         let mut expected: Vec<String> = self.calls.iter().map(CallFile::line).collect();
         let mut actual: Vec<String> =
@@ -501,16 +522,24 @@ impl CallFile {
     fn line(&self) -> String {
         call_line(&match &self.error {
             Some(error) => Err(error.error()),
-            None => Ok(Request {
-                method: self.method.clone(),
-                arguments: match (&self.body, &self.params) {
-                    (Some(body), None) => Arguments::Body(body.0.clone()),
-                    (None, Some(params)) => Arguments::Json(params.get().to_owned().into()),
-                    (None, None) => Arguments::Json(Bytes::new()),
-                    (Some(_), Some(_)) => panic!("a call has a `body` or `params`, not both"),
-                },
-            }),
+            None => Ok(Request { method: self.method.clone(), arguments: self.arguments() }),
         })
+    }
+}
+
+impl CallFile {
+    fn arguments(&self) -> Arguments {
+        let bytes = |raw: &RawValue| Bytes::from(raw.get().to_owned());
+        match (&self.body, &self.params, &self.value, &self.args, &self.kwargs) {
+            (Some(body), None, None, None, None) => Arguments::Body(body.0.clone()),
+            (None, Some(params), None, None, None) => Arguments::Json(bytes(params)),
+            (None, None, Some(value), None, None) => Arguments::Value(bytes(value)),
+            (None, None, None, Some(args), Some(kwargs)) => {
+                Arguments::Call { args: bytes(args), kwargs: bytes(kwargs) }
+            }
+            (None, None, None, None, None) => Arguments::Json(Bytes::new()),
+            _ => panic!("a call has one of `body`, `params`, `value`, `args` and `kwargs`"),
+        }
     }
 }
 
@@ -572,6 +601,7 @@ impl ReplyFile {
         let headers =
             self.headers.iter().map(|(name, value)| (name.clone(), string(value))).collect();
         lines_of(&Reply {
+            exchange: self.exchange.clone(),
             routing_key: REPLY_TO.into(),
             direct_node: None,
             correlation_id: self.correlation_id.as_ref().map(|id| id.0.clone()),
@@ -579,6 +609,7 @@ impl ReplyFile {
             kind: match self.kind.as_deref() {
                 None => None,
                 Some("error") => Some("error"),
+                Some("result") => Some("result"),
                 Some(other) => panic!("no dialect has replies of type `{other}`"),
             },
             headers,
@@ -620,6 +651,10 @@ fn call_line(request: &Result<Request, CallError>) -> String {
             match &request.arguments {
                 Arguments::Body(body) => format!("call {method} with the body {}", shown(body)),
                 Arguments::Json(json) => format!("call {method} with the params {}", shown(json)),
+                Arguments::Value(json) => format!("call {method} with the value {}", shown(json)),
+                Arguments::Call { args, kwargs } => {
+                    format!("call {method} with {} and {}", shown(args), shown(kwargs))
+                }
             }
         }
         Err(error) => format!(
@@ -634,6 +669,7 @@ fn call_line(request: &Result<Request, CallError>) -> String {
 /// All of a reply; the order of headers means nothing in AMQP.
 fn lines_of(reply: &Reply) -> Vec<String> {
     let mut lines = vec![
+        format!("reply exchange      {:?}", reply.exchange),
         format!("reply to            {}", String::from_utf8_lossy(&reply.routing_key)),
         format!("reply type          {}", reply.kind.unwrap_or("none")),
         format!("reply content type  {:?}", reply.content_type),

@@ -206,7 +206,8 @@ impl Replies {
 
     async fn attempt(&self, link: &Link, reply: &Reply) -> Attempt {
         let id = format!("{}-{}", self.prefix, self.next_id.fetch_add(1, Ordering::Relaxed));
-        let Some((properties, routing_key)) = convert::reply_properties(reply, &id) else {
+        let made = convert::reply_properties(reply, &id).zip(convert::short(&reply.exchange));
+        let Some(((properties, routing_key), exchange)) = made else {
             return Attempt::Returned;
         };
         let options = BasicPublishOptions {
@@ -217,7 +218,7 @@ impl Replies {
         self.under_way().insert(id.clone());
         let published = async {
             link.channel
-                .basic_publish("".into(), routing_key, options, &reply.body, properties)
+                .basic_publish(exchange, routing_key, options, &reply.body, properties)
                 .await?
                 .await
         };

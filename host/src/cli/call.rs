@@ -17,10 +17,9 @@ use crate::amqp::{Caller, CallerError, Connector, Outgoing};
 use crate::client::{self, Answer, CallDialect, Encoded, Params};
 use crate::config::{Profile, ServeArgs, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
-use crate::message::{Delivery, Properties, Reply, Revoked, Settlement};
+use crate::message::{Delivery, Form, Properties, Reply, Revoked, Settlement};
 use crate::plugins::{Engine, Plugins};
 use crate::telemetry::Telemetry;
-use crate::wire::Dialect;
 
 /// The handler answered with an error.
 const ERROR: u8 = 1;
@@ -260,7 +259,7 @@ async fn call_file(
     let telemetry = Telemetry::new().map_err(usage)?;
     let dispatcher = Dispatcher::new(
         plugins,
-        Dialect::Auto,
+        Form::default(),
         limits,
         ReplyPolicy::new(&[]),
         Stopping::default(),

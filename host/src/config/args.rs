@@ -78,7 +78,8 @@ pub struct ServeArgs {
     #[arg(long, env = "RPCHOST_REPLY_TO_ALLOW", value_name = "PATTERN", help_heading = QUEUE)]
     pub reply_to_allow: Vec<String>,
 
-    /// Form of the requests: auto, plain or json-rpc [default: auto]
+    /// Form of the requests: auto, plain, json-rpc, envelope, nameko, nestjs, celery or aio-pika
+    /// [default: auto]
     #[arg(long, env = "RPCHOST_DIALECT", value_name = "NAME", help_heading = QUEUE)]
     pub dialect: Option<String>,
 

@@ -34,6 +34,8 @@ pub use plugin::{OnRedelivery, PluginConfig, PluginKind};
 pub use problem::{Origin, Problem, Problems};
 pub use resolve::resolve;
 
+use crate::message::Dialect;
+
 /// A way to look a variable up; for the process's own, `&|name| std::env::var(name).ok()`.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -93,7 +95,7 @@ pub struct Config {
     /// Method of messages that name none, if one was chosen; not known to exist.
     pub default_method: Option<String>,
     /// The form of the requests.
-    pub dialect: DialectChoice,
+    pub dialect: Dialect,
     /// What calls and messages may use.
     pub limits: Limits,
     /// Patterns of reply addresses to answer, at most 255 bytes each; with none, any but the queues
@@ -279,18 +281,6 @@ impl fmt::Display for ArgValue {
             Self::Text(value) => f.write_str(value),
         }
     }
-}
-
-/// How requests are read; the forms themselves are known to `wire`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DialectChoice {
-    /// Each message by its looks.
-    #[default]
-    Auto,
-    /// All as `plain`.
-    Plain,
-    /// All as `json-rpc`.
-    JsonRpc,
 }
 
 /// What calls and messages may use. All numbers are above 0.

@@ -74,7 +74,7 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(config.queue.name, "rpc_queue");
     assert_eq!((config.queue.kind, config.queue.args.len()), (QueueKind::Quorum, 0));
     assert_eq!((config.plugins.as_path(), config.default_method), (Path::new("plugins"), None));
-    assert_eq!((config.dialect, config.reply_to_allow.len()), (DialectChoice::Auto, 0));
+    assert_eq!((config.dialect, config.reply_to_allow.len()), (Dialect::Auto, 0));
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(config.limits.max_in_flight, 32 * cores);
     assert_eq!(usize::from(config.limits.prefetch), 64 * cores);
@@ -163,7 +163,7 @@ fn every_key_can_be_typed_set_or_in_the_file() {
     assert_eq!(config.queue, QueueConfig { name: "q".into(), kind: QueueKind::Classic, args });
     assert_eq!(
         (config.reply_to_allow, config.dialect),
-        (vec!["replies.*".to_owned()], DialectChoice::Plain)
+        (vec!["replies.*".to_owned()], Dialect::Plain)
     );
     assert_eq!(
         (config.plugins.to_str(), config.default_method.as_deref()),

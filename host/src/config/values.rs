@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
 use super::units::{list, one_of};
-use super::{ArgValue, DialectChoice, LogFormat, QueueKind, Strategy};
+use super::{ArgValue, LogFormat, QueueKind, Strategy};
+use crate::message::Dialect;
 
 /// An AMQP short string holds 255 bytes (0-9-1, 4.2.5.3), and `.suspect` is the longest name the
 /// host appends.
@@ -37,13 +38,8 @@ pub(super) fn queue_kind(text: &str) -> Result<QueueKind, String> {
     one_of(text, &choices, &["stream"])
 }
 
-pub(super) fn dialect(text: &str) -> Result<DialectChoice, String> {
-    let choices = [
-        ("auto", DialectChoice::Auto),
-        ("plain", DialectChoice::Plain),
-        ("json-rpc", DialectChoice::JsonRpc),
-    ];
-    one_of(text, &choices, &["envelope", "nameko", "nestjs", "celery", "aio-pika"])
+pub(super) fn dialect(text: &str) -> Result<Dialect, String> {
+    one_of(text, &Dialect::ALL.map(|dialect| (dialect.name(), dialect)), &[])
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
@@ -184,7 +180,7 @@ mod tests {
         let no_value = |_| ();
         assert_eq!(strategy("random"), Ok(Strategy::Random));
         assert_eq!(queue_kind("transient"), Ok(QueueKind::Transient));
-        assert_eq!(dialect("json-rpc"), Ok(DialectChoice::JsonRpc));
+        assert_eq!(dialect("json-rpc"), Ok(Dialect::JsonRpc));
         assert_eq!(log_format("json"), Ok(LogFormat::Json));
         assert_eq!(strategy("source-hash"), Ok(Strategy::SourceHash));
         assert_eq!(
@@ -192,14 +188,10 @@ mod tests {
             "`least-loaded` is not known; write `round-robin`, `weighted-round-robin`, `random`, \
              `weighted-random`, `source-hash` or `least-connections`"
         );
-        for later in ["envelope", "nameko", "nestjs", "celery", "aio-pika"] {
-            let problem = text(dialect(later).map(|_| ()));
-            let expected = "is not available in this version; write `auto`, `plain` or `json-rpc`";
-            assert_eq!(problem, format!("`{later}` {expected}"));
-        }
         assert_eq!(
             text(dialect("soap").map(|_| ())),
-            "`soap` is not known; write `auto`, `plain` or `json-rpc`"
+            "`soap` is not known; write `auto`, `plain`, `json-rpc`, `envelope`, `nameko`, `nestjs`, \
+             `celery` or `aio-pika`"
         );
     }
 

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::config::{Limits, OnRedelivery};
-use crate::message::{Answered, CallError, Delivery, ErrorKind, Reply, Request, Settlement};
+use crate::message::{Answered, CallError, Delivery, ErrorKind, Form, Reply, Request, Settlement};
 use crate::plugins::{Invocation, Plugins};
 use crate::telemetry::Telemetry;
-use crate::wire::{self, Dialect};
+use crate::wire;
 use admit::{Refused, Slots};
 use deadline::RequestDeadline;
 use repeats::{Key, Repeats};
@@ -68,7 +68,7 @@ pub struct Stopping {
 #[derive(Debug)]
 pub struct Dispatcher {
     plugins: Plugins,
-    dialect: Dialect,
+    form: Form,
     limits: Limits,
     addresses: ReplyPolicy,
     slots: Arc<Slots>,
@@ -88,7 +88,7 @@ impl Dispatcher {
     /// A dispatcher for one queue's dialect and limits.
     pub fn new(
         plugins: Plugins,
-        dialect: Dialect,
+        form: Form,
         limits: Limits,
         addresses: ReplyPolicy,
         stopping: Stopping,
@@ -96,7 +96,7 @@ impl Dispatcher {
     ) -> Self {
         let slots = Arc::new(Slots::new(limits.max_in_flight));
         let repeats = Repeats::new();
-        Self { plugins, dialect, limits, addresses, slots, repeats, stopping, telemetry }
+        Self { plugins, form, limits, addresses, slots, repeats, stopping, telemetry }
     }
 
     /// Serves one delivery. Cannot fail: every path settles it exactly once.
@@ -125,8 +125,8 @@ impl Dispatcher {
     /// Decodes, routes, admits, calls and encodes.
     async fn work(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
         let decoded = match self.acceptable(delivery) {
-            Ok(()) => wire::decode(delivery, self.dialect),
-            Err(error) => wire::refuse(delivery, self.dialect, error),
+            Ok(()) => wire::decode(delivery, self.form),
+            Err(error) => wire::refuse(delivery, self.form, error),
         };
         let max_body = usize::try_from(self.limits.max_body).unwrap_or(usize::MAX);
         let (calls, mut encoder) = decoded.into_parts(max_body);
@@ -158,7 +158,7 @@ impl Dispatcher {
         self.telemetry.panicked();
         let error =
             CallError::new(ErrorKind::Internal, "the host failed while it handled this request");
-        let refused = wire::refuse(delivery, self.dialect, error);
+        let refused = wire::refuse(delivery, self.form, error);
         let (calls, mut encoder) = refused.into_parts(usize::MAX);
         for call in calls {
             let (request, to) = call.into_request();
@@ -301,7 +301,7 @@ impl Dispatcher {
 
     /// The answer to a request whose own is more than the broker takes.
     fn too_large(&self, delivery: &Delivery, address: ReplyAddress<'_>, limit: u64) -> Work {
-        let decoded = wire::decode(delivery, self.dialect);
+        let decoded = wire::decode(delivery, self.form);
         let (calls, mut encoder) = decoded.into_parts(usize::MAX);
         for call in calls {
             let (request, to) = call.into_request();

@@ -92,9 +92,10 @@ impl<'a> Invocation<'a> {
         arguments: &'a Arguments,
         deadline: Instant,
     ) -> Self {
-        let content_type = match arguments {
-            Arguments::Body(_) => delivery.properties.content_type.as_deref(),
-            Arguments::Json(_) => Some("application/json"),
+        let content_type = if arguments.is_json() {
+            Some("application/json")
+        } else {
+            delivery.properties.content_type.as_deref()
         };
         Self {
             method,
@@ -225,9 +226,7 @@ impl Plugin {
     ) -> Outcome {
         let deadline = invocation.facts.deadline;
         let headers = headers::to_guest(invocation.headers);
-        let body = match invocation.arguments {
-            Arguments::Body(body) | Arguments::Json(body) => body,
-        };
+        let body = invocation.arguments.body();
         let message = MessageParam {
             body: body.as_ref(),
             content_type: invocation.content_type,

@@ -6,7 +6,7 @@
 
 use serde_json::json;
 
-use super::{error_code, error_data, retryable};
+use super::errors::{error_code, error_data, retryable};
 use crate::message::{Arguments, CallError, Delivery, Properties, Request};
 
 /// The method that a message names outside its body.

@@ -57,7 +57,7 @@ fn all_problems_are_reported_at_once_each_with_its_place() {
         ],
         set: &[
             ("RPCHOST_MAX_IN_FLIGHT", "40000"),
-            ("RPCHOST_DIALECT", "celery"),
+            ("RPCHOST_DIALECT", "soap"),
             ("RPCHOST_CALL_TIMEOUT", "30m"),
         ],
         file: Some("max_body = '1MiB'\nmax-headers = '5'\n\n[[listener]]\nqueue = 'x'"),
@@ -70,7 +70,8 @@ fn all_problems_are_reported_at_once_each_with_its_place() {
         "flag `--heartbeat`: `0s` must be from `1s` to `10m`: without heartbeats a frozen broker is never noticed",
         "flag `--queue`: `amq.x` begins with `amq.`, which belongs to the broker; choose another name",
         "flag `--queue-arg`: `nonsense` must be `KEY=VALUE`, such as `x-max-length=1000`",
-        "environment `RPCHOST_DIALECT`: `celery` is not available in this version; write `auto`, `plain` or `json-rpc`",
+        "environment `RPCHOST_DIALECT`: `soap` is not known; write `auto`, `plain`, `json-rpc`, `envelope`, `nameko`, \
+         `nestjs`, `celery` or `aio-pika`",
         "environment `RPCHOST_MAX_IN_FLIGHT`: `40000` must be from `1` to `32767`: the prefetch is twice this, and \
          AMQP allows 65535",
         "environment `RPCHOST_CALL_TIMEOUT`: `30m` must be from `1ms` to `29m 59s`: RabbitMQ takes a request back that \

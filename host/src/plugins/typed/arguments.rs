@@ -2,10 +2,12 @@
 //!
 //! Two rules. In `json-rpc` the arguments are an array by position or an object
 //! by name. In `plain` the body is the one argument of a function that has one;
-//! of several it is an array or an object; of none it is empty or `null`.
+//! of several it is an array or an object; of none it is empty or `null`. Who sends
+//! both an array and an object names what comes after the positions.
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -24,14 +26,20 @@ use crate::message::{Arguments, CallError, ErrorKind};
 /// data for what the function does not take.
 pub(super) fn read(signature: &Signature, arguments: &Arguments) -> Result<Vec<Value>, CallError> {
     let params = signature.params.as_slice();
-    let (Arguments::Body(sent) | Arguments::Json(sent)) = arguments;
+    let sent = match arguments {
+        Arguments::Body(sent) | Arguments::Json(sent) | Arguments::Value(sent) => sent.clone(),
+        Arguments::Call { args, kwargs } => by_position_and_name(params, args, kwargs),
+    };
+    let sent = &sent;
     // An empty body is no JSON; here it says that there is no argument.
     let first = sent.iter().copied().find(|byte| !byte.is_ascii_whitespace());
     let json: &[u8] = if first.is_some() { sent } else { b"null" };
     let whole = match (arguments, params, first) {
         // By name too, where an object can mean nothing else.
-        (Arguments::Body(_), [only], Some(b'{')) if !only.ty.takes_objects() => None,
-        (Arguments::Body(_), [only], Some(_)) => Some(only),
+        (Arguments::Body(_) | Arguments::Value(_), [only], first) => match first {
+            Some(b'{') if !only.ty.takes_objects() => None,
+            first => first.map(|_| only),
+        },
         _ => None,
     };
     let mut reader = Reader::new();
@@ -58,6 +66,29 @@ pub(super) fn read(signature: &Signature, arguments: &Arguments) -> Result<Vec<V
         (_, Err(error)) => Err(not_json(&error)),
         (None, Ok(_)) => Err(not_json(&error)),
     }
+}
+
+/// Positions and names made into one: an array if there are no names, else an
+/// object. Too many positions are left to be refused when they are read.
+fn by_position_and_name(params: &[Field], args: &Bytes, kwargs: &Bytes) -> Bytes {
+    let Ok(positions) = serde_json::from_slice::<Vec<&RawValue>>(args) else {
+        return args.clone();
+    };
+    let opened = kwargs.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
+    let names = kwargs.get(opened..).unwrap_or_default();
+    let no_names = names.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    if no_names || positions.len() > params.len() {
+        return args.clone();
+    }
+    let mut all = b"{".to_vec();
+    for (param, value) in params.iter().zip(positions) {
+        all.extend_from_slice(json!(param.name).to_string().as_bytes());
+        all.push(b':');
+        all.extend_from_slice(value.get().as_bytes());
+        all.push(b',');
+    }
+    all.extend_from_slice(names);
+    Bytes::from(all)
 }
 
 fn not_json(error: &serde_json::Error) -> CallError {

@@ -10,7 +10,7 @@ use super::reader::{MAX_VALUES, Reader};
 use super::types::{Field, Signature, Type};
 use super::value::Value;
 use super::{arguments, write};
-use crate::message::{Arguments, CallError};
+use crate::message::{Arguments, CallError, ErrorKind};
 
 /// The type that is written like this.
 fn ty(notation: &str) -> Type {
@@ -27,6 +27,40 @@ fn read(ty: &Type, json: &str) -> Result<Value, CallError> {
 
 fn text(ty: &Type, value: &Value) -> String {
     String::from_utf8(write::write(ty, value, usize::MAX).unwrap()).unwrap()
+}
+
+#[test]
+fn names_go_on_where_positions_end() {
+    let params = ["a", "b", "c"].map(|name| Field { name: name.to_owned(), ty: ty("u8") }).to_vec();
+    let signature = Signature { params, result: None };
+    let read = |args: &str, kwargs: &str| {
+        let arguments =
+            Arguments::Call { args: args.to_owned().into(), kwargs: kwargs.to_owned().into() };
+        let values = arguments::read(&signature, &arguments).map_err(|error| {
+            assert_eq!(error.kind, ErrorKind::InvalidParams, "{error:?}");
+            error.message.split("; the function").next().unwrap().to_owned()
+        })?;
+        let texts = values.iter().map(|value| text(&ty("u8"), value));
+        Ok(texts.collect::<Vec<_>>().join(","))
+    };
+    for (args, kwargs) in [
+        ("[1,2,3]", "{}"),
+        ("[1,2,3]", " { } "),
+        ("[1]", r#"{"c":3,"b":2}"#),
+        ("[ ]", r#"{"c":3,"b":2,"a":1}"#),
+    ] {
+        assert_eq!(read(args, kwargs), Ok("1,2,3".to_owned()), "{args} {kwargs}");
+    }
+    for (args, kwargs, refused) in [
+        ("[1]", r#"{"a":1,"b":2,"c":3}"#, "`a`: it is there twice"),
+        ("[1]", r#"{"b":2,"b":2,"c":3}"#, "`b`: it is there twice"),
+        ("[1,2,3,4]", r#"{"a":1}"#, "`[3]`: the function takes 3 arguments"),
+        ("[1,2]", "{}", "`c`: it is missing; expected u8"),
+        ("[1]", r#"{"b":2,"d":3}"#, "`d`: there is nothing of this name; there is `a`, `b`, `c`"),
+        ("[1,true]", r#"{"c":3}"#, "`b`: expected u8, got true"),
+    ] {
+        assert_eq!(read(args, kwargs), Err(refused.to_owned()), "{args} {kwargs}");
+    }
 }
 
 #[test]
