@@ -368,8 +368,8 @@ impl PluginId {
 /// A message on its way to a caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
-    /// Where it is published; empty for the default exchange.
-    pub exchange: String,
+    /// Where it is published; none is the default exchange.
+    pub exchange: Option<Arc<str>>,
     /// The request's `reply_to`.
     pub routing_key: Bytes,
     /// The number of the caller's node where the address belongs to RabbitMQ's

@@ -375,8 +375,7 @@ struct ErrorFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReplyFile {
-    #[serde(default)]
-    exchange: String,
+    exchange: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
     content_type: Option<String>,
@@ -601,7 +600,7 @@ impl ReplyFile {
         let headers =
             self.headers.iter().map(|(name, value)| (name.clone(), string(value))).collect();
         lines_of(&Reply {
-            exchange: self.exchange.clone(),
+            exchange: self.exchange.as_deref().map(Into::into),
             routing_key: REPLY_TO.into(),
             direct_node: None,
             correlation_id: self.correlation_id.as_ref().map(|id| id.0.clone()),

@@ -206,7 +206,8 @@ impl Replies {
 
     async fn attempt(&self, link: &Link, reply: &Reply) -> Attempt {
         let id = format!("{}-{}", self.prefix, self.next_id.fetch_add(1, Ordering::Relaxed));
-        let made = convert::reply_properties(reply, &id).zip(convert::short(&reply.exchange));
+        let made = convert::reply_properties(reply, &id)
+            .zip(convert::short(reply.exchange.as_deref().unwrap_or_default()));
         let Some(((properties, routing_key), exchange)) = made else {
             return Attempt::Returned;
         };

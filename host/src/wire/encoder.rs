@@ -144,10 +144,8 @@ impl Encoder {
         if matches!(self.shape, Shape::JsonRpcBatch) {
             self.body.push(b']');
         }
-        let exchange = match self.shape {
-            Shape::Nameko => nameko::reply_exchange(delivery).to_owned(),
-            _ => String::new(),
-        };
+        let exchange =
+            matches!(self.shape, Shape::Nameko).then(|| nameko::reply_exchange(delivery).into());
         let mut headers = self.headers;
         headers.push(("rpchost-status".to_owned(), self.status.to_owned()));
         if let Some(plugin) = self.plugin {
