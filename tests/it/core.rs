@@ -46,16 +46,7 @@ pub fn house(plugins: &[(&str, &[u8], &str)], default: Option<&str>) -> House {
         }
         served.load_file(&engine, &path, &limits()).unwrap();
     }
-    let stopping = Stopping::default();
-    let dispatcher = Arc::new(Dispatcher::new(
-        served,
-        Form::default(),
-        limits(),
-        ReplyPolicy::new(&[]),
-        stopping.clone(),
-        Telemetry::new().unwrap(),
-    ));
-    House { dispatcher, stopping, _directory: directory }
+    House::of(served, directory)
 }
 
 /// A dispatcher over WAT guests by their own names.
@@ -67,6 +58,20 @@ fn wat(names: &[&str]) -> House {
 }
 
 impl House {
+    /// A dispatcher over what is served, out of files of that directory.
+    pub fn of(served: Plugins, directory: tempfile::TempDir) -> Self {
+        let stopping = Stopping::default();
+        let dispatcher = Arc::new(Dispatcher::new(
+            served,
+            Form::default(),
+            limits(),
+            ReplyPolicy::new(&[]),
+            stopping.clone(),
+            Telemetry::new().unwrap(),
+        ));
+        Self { dispatcher, stopping, _directory: directory }
+    }
+
     pub async fn reply(&self, delivery: &Delivery) -> Reply {
         let broker = FakeBroker::new();
         let settlement = self.dispatcher.answer(delivery, &broker).await;

@@ -22,6 +22,9 @@ mod core;
 /// Plugins whose functions have types, and without a broker.
 mod typed;
 
+/// Plugins that are programs, and core modules that become components.
+mod commands;
+
 /// The release binary, a real broker, and clients as they are.
 mod clients;
 

@@ -63,9 +63,12 @@ const DOORS: [(&str, &[&str]); 15] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 12] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
+    ("wit_component", &["plugins/core_module.rs"]),
+    ("wit_parser", &["plugins/core_module.rs"]),
+    ("wasmparser", &["plugins/core_module.rs"]),
     ("lapin", &["amqp/"]),
     ("notify", &["plugins/watch.rs"]),
     ("axum", &["admin.rs"]),

@@ -1,7 +1,7 @@
 //! Plugins whose functions have types: JSON in, JSON out.
 
 use bytes::Bytes;
-use rpchost::plugins::{Engine, Inspection, Kind, Plugins, inspect};
+use rpchost::plugins::{Engine, Inspection, Kind, Plugins, Source, inspect};
 use serde_json::{Value, json};
 
 use crate::core::{House, error, header, house, limits, status};
@@ -383,7 +383,7 @@ async fn the_only_method_needs_no_name_and_the_second_ends_that() {
 }
 
 fn inspected(name: &str, wasm: &[u8]) -> Inspection {
-    inspect(&Engine::new(1).unwrap(), name, wasm).unwrap()
+    inspect(&Engine::new(1).unwrap(), name, Source { wasm, wit: None }).unwrap()
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! What guests may import, and what they get.
 //!
 //! Everything a toolchain imports by itself is linked, and nothing is granted:
-//! no file, no socket, no environment, no argument. Owns the guest's side of a
+//! no file, no socket, nothing of the host's environment. Owns the guest's side of a
 //! store; refuses to know which plugin it is or how it is called.
 
 mod call_context;
+mod program;
 mod stdio;
 
 use anyhow::Context as _;
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
 pub use call_context::CallFacts;
+use program::Output;
+pub use program::Program;
 pub use stdio::{Captured, Stdio};
 
 /// Most entries of a guest's resource table: open streams, pollables and the
@@ -24,11 +29,13 @@ const MAX_RANDOM: u64 = 64 * 1024;
 
 /// The part of a store that guests reach through their imports.
 pub struct GuestState {
-    wasi: WasiCtx,
-    table: ResourceTable,
+    /// WASI 0.1 for core modules, and within it 0.2 for components.
+    wasi: WasiP1Ctx,
     facts: CallFacts,
     stdout: Stdio,
     stderr: Stdio,
+    /// What a program writes to standard output.
+    output: Option<Output>,
 }
 
 impl std::fmt::Debug for GuestState {
@@ -41,18 +48,39 @@ impl GuestState {
     /// The state for one call: nothing granted, both outputs captured.
     pub fn new(facts: CallFacts) -> Self {
         let stdout = Stdio::default();
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(stdout.clone());
+        Self::build(wasi, facts, stdout, None)
+    }
+
+    /// The state for one call of a program, which is granted what `program`
+    /// says and nothing else.
+    pub fn for_program(facts: CallFacts, program: Program) -> Self {
+        let output = Output::new(program.most);
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.args(&program.arguments)
+            .envs(&program.variables)
+            .stdin(MemoryInputPipe::new(program.input))
+            .stdout(output.clone());
+        Self::build(wasi, facts, Stdio::default(), Some(output))
+    }
+
+    fn build(
+        mut wasi: WasiCtxBuilder,
+        facts: CallFacts,
+        stdout: Stdio,
+        output: Option<Output>,
+    ) -> Self {
         let stderr = Stdio::default();
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
-        let wasi = WasiCtxBuilder::new()
-            .stdout(stdout.clone())
+        let mut wasi = wasi
             .stderr(stderr.clone())
             .max_random_size(MAX_RANDOM)
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            .build();
-        Self { wasi, table, facts, stdout, stderr }
+            .build_p1();
+        wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
+        Self { wasi, facts, stdout, stderr, output }
     }
 
     /// What the guest has written to standard output so far.
@@ -63,6 +91,16 @@ impl GuestState {
     /// What the guest has written to standard error so far.
     pub fn stderr(&self) -> Captured {
         self.stderr.captured()
+    }
+
+    /// The last of what the guest has written to standard error so far.
+    pub fn stderr_tail(&self) -> Vec<u8> {
+        self.stderr.tail()
+    }
+
+    /// Takes the result of a program; `None` if it was more than it may be.
+    pub fn take_output(&self) -> Option<Vec<u8>> {
+        self.output.as_ref().map_or_else(|| Some(Vec::new()), Output::take)
     }
 
     fn facts(&self) -> &CallFacts {
@@ -78,7 +116,7 @@ pub trait Guest: Send + 'static {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        self.wasi.ctx()
     }
 }
 
@@ -97,5 +135,27 @@ pub fn link<T: Guest + WasiView>(linker: &mut Linker<T>) -> anyhow::Result<()> {
     )
     .map_err(anyhow::Error::from)
     .context("failed to link `rpchost:rpc/call-context`")?;
+    Ok(())
+}
+
+/// Links everything that core modules may import: WASI 0.1.
+///
+/// # Errors
+///
+/// When a name is claimed twice; a fault of this program.
+pub fn link_core<T: Guest>(linker: &mut wasmtime::Linker<T>) -> anyhow::Result<()> {
+    p1::add_to_linker_async(linker, |state: &mut T| &mut state.guest().wasi)
+        .map_err(anyhow::Error::from)
+        .context("failed to link WASI 0.1")?;
+    // wasmtime's own takes a status of 126 and more for an error of the host,
+    // and programs end with -1 and 255 as they like.
+    linker.allow_shadowing(true);
+    linker
+        .func_wrap("wasi_snapshot_preview1", "proc_exit", |status: i32| -> wasmtime::Result<()> {
+            Err(I32Exit(status).into())
+        })
+        .map_err(anyhow::Error::from)
+        .context("failed to link WASI 0.1")?;
+    linker.allow_shadowing(false);
     Ok(())
 }

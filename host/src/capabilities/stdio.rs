@@ -3,6 +3,7 @@
 //! Keeps the first bytes and counts the rest. A guest is never slowed down or
 //! told that nobody listens, so a flood costs it time and us nothing.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -17,11 +18,22 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 const KEEP: usize = 64 * 1024;
 
 /// Most bytes that a guest may write at once; as the default of WASI hosts.
-const CHUNK: usize = 64 * 1024;
+pub(super) const CHUNK: usize = 64 * 1024;
+
+/// Bytes at the end of a stream that are kept too: what a program said last
+/// is why it failed, and an error's text has no room for more.
+const TAIL: usize = 4 * 1024;
 
 /// One captured stream. Clones share the buffer.
 #[derive(Debug, Clone, Default)]
-pub struct Stdio(Arc<Mutex<Captured>>);
+pub struct Stdio(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    captured: Captured,
+    /// The last bytes of those that were dropped.
+    last: VecDeque<u8>,
+}
 
 /// What was written to a stream.
 #[derive(Debug, Clone, Default)]
@@ -35,15 +47,27 @@ pub struct Captured {
 impl Stdio {
     /// A copy of what was written so far.
     pub fn captured(&self) -> Captured {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).captured.clone()
+    }
+
+    /// What was written last, at most 4 KiB.
+    pub fn tail(&self) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = kept.captured.bytes.clone();
+        tail.extend(&kept.last);
+        tail.split_off(tail.len().saturating_sub(TAIL))
     }
 
     fn push(&self, bytes: &[u8]) {
-        let mut captured = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { captured, last } = &mut *kept;
         let room = KEEP.saturating_sub(captured.bytes.len());
         let (kept, dropped) = bytes.split_at(room.min(bytes.len()));
         captured.bytes.extend_from_slice(kept);
         captured.dropped = captured.dropped.saturating_add(dropped.len() as u64);
+        let (_, dropped) = dropped.split_at(dropped.len().saturating_sub(TAIL));
+        last.extend(dropped);
+        last.drain(..last.len().saturating_sub(TAIL));
     }
 }
 
@@ -115,5 +139,19 @@ mod tests {
         assert_eq!(captured.bytes.len(), KEEP);
         assert_eq!(captured.bytes.last(), Some(&b'b'));
         assert_eq!(captured.dropped, 2);
+    }
+
+    #[test]
+    fn the_last_bytes_are_kept_too() {
+        let stdio = Stdio::default();
+        stdio.push(b"ab");
+        assert_eq!(stdio.tail(), b"ab");
+        stdio.push(&vec![b'c'; KEEP]);
+        stdio.push(b"de");
+        let tail = stdio.tail();
+        assert_eq!(tail.len(), TAIL);
+        assert!(tail.ends_with(b"ccde"));
+        stdio.push(&[b"x".repeat(TAIL), b"y".repeat(TAIL)].concat());
+        assert_eq!(stdio.tail(), b"y".repeat(TAIL));
     }
 }

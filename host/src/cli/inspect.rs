@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -47,9 +46,8 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
 }
 
 fn inspect(args: &InspectArgs) -> anyhow::Result<(String, Inspection)> {
-    let bytes = std::fs::read(&args.file).context("it cannot be read")?;
     let name = args.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let inspection = crate::plugins::inspect(&Engine::new(1)?, &name, &bytes)?;
+    let inspection = crate::plugins::inspect_file(&Engine::new(1)?, &name, &args.file)?;
     Ok((name, inspection))
 }
 

@@ -13,10 +13,11 @@ use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 use tracing::{info, warn};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::compile::{Compiler, Helper};
+use super::compile::{Code, Compiler, Helper};
+use super::core_module::Source;
 use super::store::CallState;
 use crate::capabilities;
 use crate::state_dir::StateDir;
@@ -55,6 +56,7 @@ pub struct Engine {
 struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<CallState>,
+    core_linker: wasmtime::Linker<CallState>,
     compiler: Compiler,
     /// As many turns as cores, for calls that keep one busy.
     turns: Arc<Semaphore>,
@@ -112,10 +114,12 @@ impl Engine {
         };
         let mut linker = Linker::new(&engine);
         capabilities::link(&mut linker)?;
+        let mut core_linker = wasmtime::Linker::new(&engine);
+        capabilities::link_core(&mut core_linker)?;
         let compiler = compiler(&engine)?;
         start_ticker(&engine)?;
         let turns = Arc::new(Semaphore::new(cores()));
-        Ok(Self { inner: Arc::new(Inner { engine, linker, compiler, turns }) })
+        Ok(Self { inner: Arc::new(Inner { engine, linker, core_linker, compiler, turns }) })
     }
 
     /// Runs a guest so that it cannot keep the host, or short calls, from
@@ -137,15 +141,15 @@ impl Engine {
         .await
     }
 
-    /// Makes a component callable: out of the cache, or by compiling it. Blocks;
-    /// not for async threads.
+    /// Makes a plugin's file callable: out of the cache, or by compiling it.
+    /// Blocks; not for async threads.
     ///
     /// # Errors
     ///
-    /// When the bytes are no valid component for this engine, or more than may
-    /// be compiled.
-    pub fn compile(&self, bytes: &[u8]) -> anyhow::Result<Component> {
-        self.inner.compiler.compile(&self.inner.engine, bytes)
+    /// When the file is nothing that this engine runs, or more than may be
+    /// compiled.
+    pub(super) fn compile(&self, source: Source<'_>) -> anyhow::Result<Code> {
+        self.inner.compiler.compile(&self.inner.engine, source)
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -154,6 +158,11 @@ impl Engine {
 
     pub(super) fn linker(&self) -> &Linker<CallState> {
         &self.inner.linker
+    }
+
+    /// For core modules.
+    pub(super) fn core_linker(&self) -> &wasmtime::Linker<CallState> {
+        &self.inner.core_linker
     }
 }
 
@@ -206,6 +215,9 @@ fn pool(calls: usize) -> PoolingAllocationConfig {
         .max_core_instances_per_component(MAX_CORE_INSTANCES)
         .max_memories_per_component(MAX_MEMORIES)
         .max_tables_per_component(MAX_TABLES)
+        // All of them may be of one module.
+        .max_memories_per_module(MAX_MEMORIES)
+        .max_tables_per_module(MAX_TABLES)
         .table_elements(MAX_TABLE_ELEMENTS)
         .max_core_instance_size(4 * 1024 * 1024)
         .max_component_instance_size(4 * 1024 * 1024)

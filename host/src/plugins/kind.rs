@@ -13,7 +13,7 @@ pub enum Kind {
     Handler,
     /// Exports functions of its own interfaces or world.
     Typed,
-    /// Exports `wasi:cli/run`.
+    /// Exports `wasi:cli/run`, or is a core module with `_start`.
     Command,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for Kind {
 pub(super) const HANDLER: &str = "rpchost:rpc/handler@0.1.";
 
 impl Kind {
-    /// Refuses what is no component, from the first bytes, in words that help.
+    /// Refuses what is no WebAssembly, from the first bytes, in words that help.
     ///
     /// # Errors
     ///
@@ -45,11 +45,8 @@ impl Kind {
         }
         match bytes {
             [] => bail!("it is empty"),
-            [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => bail!(
-                "it is a core module, and this version serves components; build it for \
-                 `wasm32-wasip2`, or make it one with `wasm-tools component new`"
-            ),
-            [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+            [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..]
+            | [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
             [b'\0', b'a', b's', b'm', ..] => {
                 bail!("it is of an unknown version of WebAssembly, or cut short")
             }
@@ -69,27 +66,46 @@ impl Kind {
         wanted: Option<PluginKind>,
     ) -> anyhow::Result<Self> {
         let found = kinds(component, engine);
-        let wanted = wanted.map(|kind| match kind {
-            PluginKind::Handler => Self::Handler,
-            PluginKind::Typed => Self::Typed,
-            PluginKind::Command => Self::Command,
-        });
-        match (wanted, found.as_slice()) {
+        match (wanted.map(Self::from), found.as_slice()) {
             (Some(wanted), _) if found.contains(&wanted) => Ok(wanted),
-            (Some(wanted), _) => {
-                bail!(
-                    "its configuration says `kind = \"{wanted}\"`, but it exports nothing of that kind"
-                )
-            }
+            (Some(wanted), _) => Err(wanted.not_found()),
             (None, [kind]) => Ok(*kind),
             (None, []) => bail!(
-                "it exports nothing that can be called; export `rpchost:rpc/handler@0.1.0`, or \
-                 functions of an interface of your own (it exports {})",
+                "it exports nothing that can be called; export `rpchost:rpc/handler@0.1.0`, \
+                 functions of an interface of your own, or `wasi:cli/run` (it exports {})",
                 list_exports(component, engine)
             ),
             (None, [first, second, ..]) => bail!(
                 "it is both a {first} and a {second}; say which with `kind` in its configuration"
             ),
+        }
+    }
+}
+
+impl Kind {
+    /// The kind of a core module that runs as it is: a program.
+    ///
+    /// # Errors
+    ///
+    /// When its configuration says that it is something else.
+    pub fn of_program(wanted: Option<PluginKind>) -> anyhow::Result<Self> {
+        match wanted.map(Self::from) {
+            None | Some(Self::Command) => Ok(Self::Command),
+            Some(wanted) => Err(wanted.not_found()),
+        }
+    }
+
+    fn not_found(self) -> anyhow::Error {
+        anyhow!("its configuration says `kind = \"{self}\"`, but it exports nothing of that kind")
+    }
+}
+
+impl From<PluginKind> for Kind {
+    fn from(kind: PluginKind) -> Self {
+        match kind {
+            PluginKind::Handler => Self::Handler,
+            PluginKind::Typed => Self::Typed,
+            PluginKind::Command => Self::Command,
         }
     }
 }
@@ -121,8 +137,9 @@ fn list_exports(component: &Component, engine: &wasmtime::Engine) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
-/// Says why the bytes are no component, in the compiler's words, and what to do about the usual reason.
-pub(super) fn explain_invalid(text: &str) -> anyhow::Error {
+/// Says why the bytes cannot be compiled, in the compiler's words, and what to do about the usual reason.
+pub(super) fn explain_invalid(error: &wasmtime::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
     let hint = if text.contains("component model async feature") {
         "; `async func`, `stream` and `future` are not served: build it without them"
     } else {

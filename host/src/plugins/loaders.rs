@@ -22,8 +22,9 @@ use crate::message::PluginId;
 /// times their memory is what hostile files can take.
 const LOADERS: usize = 2;
 
-/// What is served of a file: its digest and the text of its configuration.
-pub(super) type Version = (String, Option<String>);
+/// What is served of a file: its digest, and the texts of its configuration and
+/// its WIT.
+pub(super) type Version = (String, Option<String>, Option<String>);
 
 /// A file to load.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ impl Source {
             Err(error) => return Outcome::Unreadable(format!("{error:#}")),
         };
         let signature = contents.signature.clone();
-        let version = (contents.digest.clone(), contents.config.clone());
+        let version = (contents.digest.clone(), contents.config.clone(), contents.wit.clone());
         if known.iter().flatten().any(|known| *known == version) {
             return Outcome::Read(Box::new(Read { signature, version, tried: None }));
         }

@@ -4,7 +4,9 @@
 //! immutable snapshot ([`Plugins::find`]), and a [`Reloader`] that replaces it.
 //! Knows nothing of queues and messages on their way.
 
+mod command;
 mod compile;
+mod core_module;
 mod engine;
 mod headers;
 mod inspect;
@@ -29,8 +31,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch as watch_channel;
 
 pub use compile::{Budget, COMPILE_COMMAND, Confined, Helper, INVALID, UNABLE};
+pub use core_module::Source;
 pub use engine::Engine;
-pub use inspect::{Import, Inspection, Method, Offer, inspect};
+pub use inspect::{Import, Inspection, Method, Offer, inspect, inspect_file};
 pub use kind::Kind;
 pub use plugin::{Invocation, Plugin};
 pub use reload::{Reloader, RescanHandle};
@@ -140,12 +143,16 @@ impl scan::Contents {
         PluginId { name: Arc::from(name), digest: Arc::from(self.digest.as_str()) }
     }
 
+    fn source(&self) -> Source<'_> {
+        Source { wasm: &self.wasm, wit: self.wit.as_deref() }
+    }
+
     /// Makes a plugin of what was read.
     fn load(&self, engine: &Engine, name: &str, limits: &Limits) -> anyhow::Result<Plugin> {
         let config = match &self.config {
             Some(text) => PluginConfig::parse(text, &format!("{name}.toml"))?,
             None => PluginConfig::default(),
         };
-        Plugin::load(engine, self.id(name), &self.wasm, &config, limits)
+        Plugin::load(engine, self.id(name), self.source(), &config, limits)
     }
 }

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use tracing::debug;
+use wasmtime::ResourcesRequired;
 use wasmtime::component::Component;
 
+use super::command::{self, Command};
+use super::compile::Code;
+use super::core_module::Source;
 use super::engine::{Engine, MAX_TABLE_ELEMENTS};
 use super::headers;
 use super::kind::{Kind, explain_import};
@@ -17,7 +21,7 @@ use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Stage};
 use super::typed::{self, Typed};
-use crate::capabilities::{CallFacts, Captured};
+use crate::capabilities::{CallFacts, Captured, GuestState};
 use crate::config::{Limits, OnRedelivery, PluginConfig};
 use crate::message::{
     Arguments, CallError, Delivery, ErrorKind, HeaderValue, Outcome, PluginId, ReturnValue,
@@ -61,6 +65,39 @@ pub struct Plugin {
 enum Served {
     Handler(bindings::MinimalPre<CallState>),
     Typed(Typed),
+    Command(Command),
+}
+
+impl Served {
+    fn of_component(
+        engine: &Engine,
+        id: &PluginId,
+        component: &Component,
+        config: &PluginConfig,
+        memory: u64,
+    ) -> anyhow::Result<Self> {
+        let kind = Kind::of_component(component, engine.wasmtime(), config.kind)?;
+        if kind == Kind::Handler {
+            signature::check_handler(component, engine.wasmtime())?;
+        }
+        if let Some(needs) = component.resources_required() {
+            check_initial_size(&needs, id, memory)?;
+        }
+        let instance =
+            engine.linker().instantiate_pre(component).map_err(|error| explain_import(&error))?;
+        Ok(match kind {
+            Kind::Typed => {
+                let functions = typed::functions(component, engine.wasmtime());
+                Self::Typed(Typed::new(&id.name, instance, functions)?)
+            }
+            Kind::Command => Self::Command(Command::of_component(instance)?),
+            Kind::Handler => Self::Handler(
+                bindings::MinimalPre::new(instance)
+                    .map_err(anyhow::Error::from)
+                    .context("its `rpchost:rpc/handler` is not of the type that this host calls")?,
+            ),
+        })
+    }
 }
 
 impl std::fmt::Debug for Plugin {
@@ -108,43 +145,29 @@ impl<'a> Invocation<'a> {
 }
 
 impl Plugin {
-    /// Compiles and checks a component. Blocks; not for async threads.
+    /// Compiles and checks a plugin. Blocks; not for async threads.
     ///
     /// # Errors
     ///
-    /// Says why the bytes cannot serve, for the person who put them there.
+    /// Says why the file cannot serve, for the person who put it there.
     pub fn load(
         engine: &Engine,
         id: PluginId,
-        bytes: &[u8],
+        source: Source<'_>,
         config: &PluginConfig,
         limits: &Limits,
     ) -> anyhow::Result<Self> {
-        Kind::of_bytes(bytes)?;
-        let component = engine.compile(bytes)?;
-        let kind = Kind::of_component(&component, engine.wasmtime(), config.kind)?;
-        match kind {
-            Kind::Handler => signature::check_handler(&component, engine.wasmtime())?,
-            Kind::Typed => {}
-            Kind::Command => bail!(
-                "it is a {kind} plugin, and this version serves none yet; export \
-                 `rpchost:rpc/handler@0.1.0` or functions of an interface of your own"
-            ),
-        }
+        Kind::of_bytes(source.wasm)?;
         let memory = config.memory_limit.unwrap_or(limits.memory);
-        check_initial_size(&component, &id, memory)?;
-        let instance =
-            engine.linker().instantiate_pre(&component).map_err(|error| explain_import(&error))?;
-        let served = match kind {
-            Kind::Typed => {
-                let functions = typed::functions(&component, engine.wasmtime());
-                Served::Typed(Typed::new(&id.name, instance, functions)?)
+        let served = match engine.compile(source)? {
+            Code::Component(component) => {
+                Served::of_component(engine, &id, &component, config, memory)?
             }
-            Kind::Handler | Kind::Command => Served::Handler(
-                bindings::MinimalPre::new(instance)
-                    .map_err(anyhow::Error::from)
-                    .context("its `rpchost:rpc/handler` is not of the type that this host calls")?,
-            ),
+            Code::Program(module) => {
+                Kind::of_program(config.kind)?;
+                check_initial_size(&module.resources_required(), &id, memory)?;
+                Served::Command(Command::of_module(engine, &module)?)
+            }
         };
         Ok(Self {
             id,
@@ -180,12 +203,14 @@ impl Plugin {
     }
 
     /// A method's canonical name, by what stands behind the plugin's name in
-    /// one of its names. A handler takes whatever it is.
+    /// one of its names. A handler or command takes whatever it is.
     pub(super) fn canonical(&self, rest: Option<&str>) -> Option<String> {
         let plugin = &self.id.name;
         match (&self.served, rest) {
-            (Served::Handler(_), None) => Some(plugin.to_string()),
-            (Served::Handler(_), Some(rest)) => Some(format!("{plugin}.{rest}")),
+            (Served::Handler(_) | Served::Command(_), None) => Some(plugin.to_string()),
+            (Served::Handler(_) | Served::Command(_), Some(rest)) => {
+                Some(format!("{plugin}.{rest}"))
+            }
             (Served::Typed(typed), None) => typed.only().map(|name| format!("{plugin}.{name}")),
             (Served::Typed(typed), Some(rest)) => {
                 typed.canonical(rest).map(|name| format!("{plugin}.{name}"))
@@ -193,10 +218,10 @@ impl Plugin {
         }
     }
 
-    /// Number of methods: a handler counts as one, whatever it answers to.
+    /// Number of methods: a handler or command counts as one, whatever it answers to.
     pub(super) fn methods(&self) -> usize {
         match &self.served {
-            Served::Handler(_) => 1,
+            Served::Handler(_) | Served::Command(_) => 1,
             Served::Typed(typed) => typed.len(),
         }
     }
@@ -205,7 +230,7 @@ impl Plugin {
     /// stands behind the plugin's name in the canonical one.
     pub(super) fn wit_names(&self) -> Vec<(&str, &str)> {
         match &self.served {
-            Served::Handler(_) => Vec::new(),
+            Served::Handler(_) | Served::Command(_) => Vec::new(),
             Served::Typed(typed) => typed.wit_names().collect(),
         }
     }
@@ -216,6 +241,7 @@ impl Plugin {
         match &self.served {
             Served::Handler(handler) => self.call_handler(handler, invocation).await,
             Served::Typed(typed) => self.call_typed(typed, invocation).await,
+            Served::Command(command) => self.call_command(command, invocation).await,
         }
     }
 
@@ -266,6 +292,26 @@ impl Plugin {
             self.bounded(deadline, typed.call(method, values, &mut store, &mut stage)).await;
         let returned = self.ended(invocation.method, ended, stage, store.data())?;
         method.answer(&returned, self.max_body, MAX_ERROR_DATA)
+    }
+
+    async fn call_command(&self, command: &Command, invocation: Invocation<'_>) -> Outcome {
+        let program = command::program(&self.id.name, &invocation, self.max_body);
+        let deadline = invocation.facts.deadline;
+        let guest = GuestState::for_program(invocation.facts, program);
+        let transfer = command.transfer(self.memory, self.max_body);
+        let mut store = store::with_guest(&self.engine, guest, deadline, self.memory, transfer);
+        let mut stage = Stage::Starting;
+        let ended = self.bounded(deadline, command.run(&mut store, &mut stage)).await;
+        let state = store.data();
+        let ended = self.ended(invocation.method, ended, stage, state);
+        let Some(output) = state.guest.take_output() else {
+            return Err(command::too_much(&self.id.name, self.max_body));
+        };
+        ended?.map_err(|status| {
+            let denied = state.limiter.denied.as_deref();
+            command::failure(&self.id.name, status, denied, &state.guest.stderr_tail())
+        })?;
+        Ok(command::result(output))
     }
 
     /// Runs a guest in turns with others, up to its deadline. `None` if it had
@@ -347,10 +393,9 @@ impl Plugin {
     }
 }
 
-/// Refuses a component that could never start.
-fn check_initial_size(component: &Component, id: &PluginId, memory: u64) -> anyhow::Result<()> {
+/// Refuses what could never start.
+fn check_initial_size(needs: &ResourcesRequired, id: &PluginId, memory: u64) -> anyhow::Result<()> {
     const PAGE: u64 = 64 * 1024;
-    let Some(needs) = component.resources_required() else { return Ok(()) };
     let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE);
     if initial > memory {
         bail!(

@@ -407,7 +407,7 @@ impl Reloader {
         if file.reported.as_ref() == Some(&reason) {
             return;
         }
-        let serving = file.served.as_ref().map(|(digest, _)| digest.as_str());
+        let serving = file.served.as_ref().map(|(digest, ..)| digest.as_str());
         self.telemetry.plugin_refused(name, &reason, serving);
         file.reported = Some(reason);
     }

@@ -12,12 +12,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
+use super::core_module::is_core;
+
 /// Largest file that is read, in bytes. The biggest known plugins, made from
 /// Python with its interpreter inside, have 35 MiB.
 pub(super) const MAX_FILE: u64 = 128 * 1024 * 1024;
 
 /// Largest `<plugin>.toml`.
 const MAX_CONFIG: u64 = 64 * 1024;
+
+/// Largest `<plugin>.wit`. All of WASI 0.2 has 100 KiB.
+const MAX_WIT: u64 = 256 * 1024;
 
 /// Most `.wasm` files that are looked at; each loaded one costs about a
 /// quarter of a megabyte.
@@ -28,6 +33,7 @@ const MAX_FILES: usize = 10_000;
 pub(super) struct Signature {
     wasm: Stamp,
     config: Option<Stamp>,
+    wit: Option<Stamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +136,9 @@ pub(super) fn is_name(stem: &str) -> bool {
 fn signature(root: &Path, stem: &str) -> anyhow::Result<Signature> {
     let wasm = resolve(root, &format!("{stem}.wasm"))?;
     let metadata = std::fs::metadata(&wasm).context("it cannot be looked at")?;
+    let wit = root.join(format!("{stem}.wit"));
+    // One that cannot be used says so when a core module needs it.
+    let wit = std::fs::metadata(&wit).or_else(|_| std::fs::symlink_metadata(&wit)).ok();
     let config = format!("{stem}.toml");
     let config = match std::fs::symlink_metadata(root.join(&config)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -140,7 +149,7 @@ fn signature(root: &Path, stem: &str) -> anyhow::Result<Signature> {
             Some(Stamp::of(&std::fs::metadata(path).with_context(unusable)?))
         }
     };
-    Ok(Signature { wasm: Stamp::of(&metadata), config })
+    Ok(Signature { wasm: Stamp::of(&metadata), config, wit: wit.as_ref().map(Stamp::of) })
 }
 
 /// Follows links, but not out of the directory.
@@ -163,6 +172,8 @@ pub(super) struct Contents {
     pub(super) digest: String,
     /// Text of `<plugin>.toml`, if there is one.
     pub(super) config: Option<String>,
+    /// Text of `<plugin>.wit`, if there is one and `wasm` is a core module.
+    pub(super) wit: Option<String>,
     /// What the files looked like before they were read.
     pub(super) signature: Signature,
 }
@@ -178,17 +189,40 @@ pub(super) fn read(directory: &Path, stem: &str) -> anyhow::Result<Option<Conten
     let wasm = read_file(&resolve(&root, &format!("{stem}.wasm"))?, MAX_FILE)?;
     let config = match before.config {
         None => None,
-        Some(_) => {
-            let bytes = read_file(&resolve(&root, &format!("{stem}.toml"))?, MAX_CONFIG)
-                .with_context(|| format!("failed to read `{stem}.toml`"))?;
-            Some(String::from_utf8(bytes).with_context(|| format!("`{stem}.toml` is not UTF-8"))?)
-        }
+        Some(_) => Some(read_text(&root, &format!("{stem}.toml"), MAX_CONFIG)?),
+    };
+    let wit = match before.wit {
+        Some(_) if is_core(&wasm) => Some(read_text(&root, &format!("{stem}.wit"), MAX_WIT)?),
+        _ => None,
     };
     if signature(&root, stem)? != before {
         return Ok(None);
     }
     let digest = Sha256::digest(&wasm).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(Contents { wasm, digest, config, signature: before }))
+    Ok(Some(Contents { wasm, digest, config, wit, signature: before }))
+}
+
+/// Reads the WIT file beside a plugin that is not in the plugin directory.
+///
+/// # Errors
+///
+/// Says why the file cannot be used.
+pub(super) fn read_wit_beside(path: &Path, wasm: &[u8]) -> anyhow::Result<Option<String>> {
+    let wit = path.with_extension("wit");
+    if !is_core(wasm) || !wit.exists() {
+        return Ok(None);
+    }
+    let name = wit.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    into_text(read_file(&wit, MAX_WIT), &name).map(Some)
+}
+
+fn read_text(root: &Path, file_name: &str, limit: u64) -> anyhow::Result<String> {
+    into_text(resolve(root, file_name).and_then(|path| read_file(&path, limit)), file_name)
+}
+
+fn into_text(bytes: anyhow::Result<Vec<u8>>, file_name: &str) -> anyhow::Result<String> {
+    let bytes = bytes.with_context(|| format!("failed to read `{file_name}`"))?;
+    String::from_utf8(bytes).with_context(|| format!("`{file_name}` is not UTF-8"))
 }
 
 fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
@@ -244,6 +278,28 @@ mod tests {
             listing.found.iter().map(|found| (found.name.as_str(), found.state.is_ok())).collect();
         assert_eq!(states, [("x", false), ("y", true)]);
         assert_eq!(read(inside.path(), "y").unwrap().unwrap().wasm, b"y");
+    }
+
+    #[test]
+    fn the_wit_beside_a_file_is_read_for_core_modules_alone() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        let path = |name: &str| inside.path().join(name);
+        std::fs::write(path("core.wasm"), b"\0asm\x01\0\0\0").unwrap();
+        std::fs::write(path("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+        let wit = |stem: &str| read(inside.path(), stem).map(|read| read.unwrap().wit);
+        assert_eq!(wit("core").unwrap(), None);
+        std::fs::write(path("core.wit"), "package a:b;").unwrap();
+        assert_eq!(wit("core").unwrap().as_deref(), Some("package a:b;"));
+        std::fs::remove_file(path("core.wit")).unwrap();
+        std::fs::write(outside.path().join("x.wit"), "package a:b;").unwrap();
+        for stem in ["core", "component"] {
+            let link = path(&format!("{stem}.wit"));
+            std::os::unix::fs::symlink(outside.path().join("x.wit"), link).unwrap();
+        }
+        assert_eq!(wit("component").unwrap(), None);
+        let refused = format!("{:#}", wit("core").unwrap_err());
+        assert!(refused.starts_with("failed to read `core.wit`: it is a link"), "{refused}");
     }
 
     #[test]

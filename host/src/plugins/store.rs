@@ -43,8 +43,18 @@ pub(super) fn new(
     max_body: usize,
 ) -> Store<CallState> {
     let deadline = facts.deadline;
-    let state =
-        CallState { guest: GuestState::new(facts), limiter: Limiter::new(memory), deadline };
+    with_guest(engine, GuestState::new(facts), deadline, memory, max_body)
+}
+
+/// As [`new`], for a guest that has more than others.
+pub(super) fn with_guest(
+    engine: &Engine,
+    guest: GuestState,
+    deadline: Instant,
+    memory: u64,
+    max_body: usize,
+) -> Store<CallState> {
+    let state = CallState { guest, limiter: Limiter::new(memory), deadline };
     let mut store = Store::new(engine.wasmtime(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(max_body.saturating_add(HOSTCALL_SLACK));

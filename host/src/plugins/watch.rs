@@ -157,7 +157,9 @@ fn is_hidden_plugin(path: &Path) -> bool {
 
 fn plugin_of(path: &Path) -> Option<String> {
     let extension = path.extension()?;
-    (extension == "wasm" || extension == "toml")
+    ["wasm", "toml", "wit"]
+        .iter()
+        .any(|known| extension == *known)
         .then(|| PathBuf::from(path.file_stem()?).to_str().map(str::to_owned))
         .flatten()
 }

@@ -1,7 +1,7 @@
 //! What was compiled before, kept between runs.
 //!
 //! An entry is named by what it was made of: the engine (version, settings,
-//! processor) and the SHA-256 of the component. Hosts of one user may share a
+//! processor) and the SHA-256 of the plugin, with its WIT file if it has one. Hosts of one user may share a
 //! folder: entries never change, and appear by rename.
 //!
 //! # Why an entry may be run
@@ -31,6 +31,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tracing::{debug, info, warn};
 
+use super::super::core_module::Source;
 use super::native::Native;
 use crate::state_dir;
 
@@ -58,7 +59,7 @@ const UNFINISHED: &str = ".tmp";
 /// Hexadecimal digits of an engine's mark in an entry's name.
 const ENGINE_DIGITS: usize = 16;
 
-/// A folder of compiled components.
+/// A folder of compiled plugins.
 #[derive(Debug)]
 pub(super) struct Cache {
     folder: OwnedFd,
@@ -80,7 +81,7 @@ struct Book {
     full: bool,
 }
 
-/// What the cache has for a component.
+/// What the cache has for a plugin.
 #[derive(Debug)]
 pub(super) enum Found {
     /// An entry that this user's host wrote.
@@ -108,9 +109,15 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The name of a component's entry.
-    pub(super) fn name(&self, bytes: &[u8]) -> String {
-        format!("{}-{}{ENTRY}", self.engine, hex(&Sha256::digest(bytes)))
+    /// The name of a plugin's entry.
+    pub(super) fn name(&self, source: Source<'_>) -> String {
+        let mut digest = Sha256::digest(source.wasm);
+        if let Some(wit) = source.wit {
+            // Two digests are no WebAssembly file, so no other plugin has this.
+            digest =
+                Sha256::new().chain_update(digest).chain_update(Sha256::digest(wit)).finalize();
+        }
+        format!("{}-{}{ENTRY}", self.engine, hex(&digest))
     }
 
     /// Looks an entry up by its name.

@@ -1,14 +1,16 @@
-//! The helper's side: a process that compiles one component and ends.
+//! The helper's side: a process that compiles one plugin and ends.
 //!
 //! It is this executable, started by a host with a subcommand of its own. It
 //! has no environment, none of the host's descriptors but three pipes, and
 //! limits that hold before it has read a byte.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::Threads;
+use crate::plugins::core_module::{self, Prepared, Source};
 use crate::plugins::engine;
+use crate::plugins::kind::explain_invalid;
 
 /// A process that may do nothing but compile.
 #[derive(Debug)]
@@ -33,14 +35,22 @@ impl Confined {
         Ok(Self { engine, threads: Threads::start()? })
     }
 
-    /// Compiles a component to native code for this machine.
+    /// Compiles a plugin to native code for this machine.
     ///
     /// # Errors
     ///
-    /// When the bytes are no valid component.
-    pub fn compile(&self, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let compiled = self.threads.run(|| self.engine.precompile_component(bytes));
-        compiled.map_err(anyhow::Error::from)
+    /// Says why the file can be no plugin.
+    pub fn compile(&self, source: Source<'_>) -> anyhow::Result<Vec<u8>> {
+        match core_module::prepare(&self.engine, source)? {
+            Prepared::Component(bytes) => self
+                .threads
+                .run(|| self.engine.precompile_component(&bytes))
+                .map_err(|error| explain_invalid(&error)),
+            Prepared::Program(bytes) => self
+                .threads
+                .run(|| self.engine.precompile_module(bytes))
+                .map_err(|error| anyhow!("it cannot be compiled: {error:#}")),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The host's side: starts a helper, feeds it a component, and takes what it
+//! The host's side: starts a helper, feeds it a plugin, and takes what it
 //! made or says why there is nothing.
 
 use std::os::unix::process::ExitStatusExt as _;
@@ -12,13 +12,13 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-use super::super::kind::explain_invalid;
+use super::super::core_module::Source;
 use super::native::Native;
 
 /// The subcommand that makes this executable a helper.
 pub const COMPILE_COMMAND: &str = "compile-component";
 
-/// How a helper ends whose component is no component.
+/// How a helper ends whose file can be no plugin; it says why.
 pub const INVALID: u8 = 1;
 
 /// How a helper ends that could not begin.
@@ -80,16 +80,17 @@ impl Helper {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with the component, or which limit it has met.
+    /// Says what is wrong with the file, or which limit it has met.
     /// [`Passing`] where another attempt may end better.
-    pub(super) fn compile(&self, bytes: &[u8]) -> anyhow::Result<Native> {
+    pub(super) fn compile(&self, source: Source<'_>) -> anyhow::Result<Native> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Passing(format!("{CANNOT_START}: {error}")))?;
         runtime.block_on(async {
-            let mut child = self.spawn()?;
-            let talked = tokio::time::timeout(self.budget.wall, self.talk(&mut child, bytes)).await;
+            let mut child = self.spawn(source)?;
+            let talked =
+                tokio::time::timeout(self.budget.wall, self.talk(&mut child, source)).await;
             // Dropping the child has it killed and reaped.
             talked.map_err(|_| {
                 Passing(format!(
@@ -100,7 +101,7 @@ impl Helper {
         })
     }
 
-    fn spawn(&self) -> anyhow::Result<Child> {
+    fn spawn(&self, source: Source<'_>) -> anyhow::Result<Child> {
         let Budget { memory, cpu, .. } = self.budget;
         Command::new(&self.program)
             // What a list of processes shows.
@@ -108,6 +109,7 @@ impl Helper {
             .arg(COMPILE_COMMAND)
             .arg(format!("--memory={memory}"))
             .arg(format!("--cpu={cpu}"))
+            .args(source.wit.map(|wit| format!("--wit-bytes={}", wit.len())))
             // A variable may hold the broker's password.
             .env_clear()
             .current_dir("/")
@@ -121,7 +123,7 @@ impl Helper {
             .map_err(|error| anyhow!(Passing(format!("{CANNOT_START}: {error}"))))
     }
 
-    async fn talk(&self, child: &mut Child, bytes: &[u8]) -> anyhow::Result<Native> {
+    async fn talk(&self, child: &mut Child, source: Source<'_>) -> anyhow::Result<Native> {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
@@ -132,7 +134,11 @@ impl Helper {
         // waits for a reader that has had enough.
         let feed = async move {
             // One that ends early says why itself.
-            let _may_have_ended = stdin.write_all(bytes).await;
+            let _may_have_ended = async {
+                stdin.write_all(source.wit.unwrap_or_default().as_bytes()).await?;
+                stdin.write_all(source.wasm).await
+            }
+            .await;
         };
         let made = async move {
             let mut made = Vec::new();
@@ -160,7 +166,7 @@ impl Helper {
         let Budget { memory, cpu, .. } = self.budget;
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         if status.code() == Some(i32::from(INVALID)) {
-            return explain_invalid(said);
+            return anyhow!("{said}");
         }
         if is(Signal::XCPU) {
             return anyhow!("compiling it takes more than {cpu} s of processor time, the limit");

@@ -1,6 +1,6 @@
-//! From a component's bytes to code that runs.
+//! From a plugin's bytes to code that runs.
 //!
-//! A host has each component compiled by a helper, a process with limits of
+//! A host has each plugin compiled by a helper, a process with limits of
 //! its own, and keeps the result; a compiler that runs wild on a hostile file
 //! ends there. A command that works on one file compiles in its own process.
 //! `native` is where bytes become code, and says why they may.
@@ -12,8 +12,9 @@ mod native;
 
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tracing::warn;
+use wasmtime::Module;
 use wasmtime::component::Component;
 
 use cache::{Cache, Found};
@@ -21,18 +22,26 @@ pub use child::Confined;
 pub(super) use helper::Passing;
 pub use helper::{Budget, COMPILE_COMMAND, Helper, INVALID, UNABLE};
 
+use super::core_module::{self, Prepared, Source};
 use super::kind::explain_invalid;
 use crate::state_dir::StateDir;
 use crate::telemetry::{Lookup, Telemetry};
 
-/// Most threads that compile one component. They run at the lowest priority,
+/// Most threads that compile one plugin. They run at the lowest priority,
 /// so that calls do not notice.
 const COMPILE_THREADS: usize = 2;
 
 /// The state directory's folder for what was compiled.
 const FOLDER: &str = "compiled";
 
-/// Compiles components, or knows what became of them before.
+/// What was compiled, ready to be linked.
+pub(super) enum Code {
+    Component(Component),
+    /// A program: a core module with `_start`.
+    Program(Module),
+}
+
+/// Compiles plugins, or knows what became of them before.
 #[derive(Debug)]
 pub(super) struct Compiler(How);
 
@@ -75,23 +84,30 @@ impl Compiler {
         Self(How::Helper { helper, cache, telemetry })
     }
 
-    /// Makes a component callable. Blocks.
+    /// Makes a plugin's file callable. Blocks.
     ///
     /// # Errors
     ///
-    /// When the bytes are no component, or take more than a helper may use;
+    /// When the file is no plugin, or takes more than a helper may use;
     /// [`Passing`] where another attempt may end better.
     pub(super) fn compile(
         &self,
         engine: &wasmtime::Engine,
-        bytes: &[u8],
-    ) -> anyhow::Result<Component> {
+        source: Source<'_>,
+    ) -> anyhow::Result<Code> {
         match &self.0 {
-            How::Here(threads) => threads
-                .run(|| Component::new(engine, bytes))
-                .map_err(|error| explain_invalid(&format!("{error:#}"))),
+            How::Here(threads) => match core_module::prepare(engine, source)? {
+                Prepared::Component(bytes) => threads
+                    .run(|| Component::new(engine, &bytes))
+                    .map(Code::Component)
+                    .map_err(|error| explain_invalid(&error)),
+                Prepared::Program(bytes) => threads
+                    .run(|| Module::new(engine, bytes))
+                    .map(Code::Program)
+                    .map_err(|error| anyhow!("it cannot be compiled: {error:#}")),
+            },
             How::Helper { helper, cache, telemetry } => {
-                let kept = cache.as_ref().map(|cache| (cache, cache.name(bytes)));
+                let kept = cache.as_ref().map(|cache| (cache, cache.name(source)));
                 if let Some((cache, name)) = &kept {
                     let found = look_up(cache, name, engine);
                     telemetry.compile_cache(match &found {
@@ -100,7 +116,7 @@ impl Compiler {
                         Err(_) => Lookup::Unfit,
                     });
                     match found {
-                        Ok(Some(component)) => return Ok(component),
+                        Ok(Some(code)) => return Ok(code),
                         Ok(None) => {}
                         Err(reason) => warn!(
                             "`{name}` of the compile cache is not used and made again: {reason}"
@@ -108,24 +124,20 @@ impl Compiler {
                     }
                 }
                 let begun = Instant::now();
-                let made = helper.compile(bytes);
+                let made = helper.compile(source);
                 telemetry.compiled(begun.elapsed());
                 let made = made?;
-                let component = made.load(engine).context("what was compiled cannot be loaded")?;
+                let code = made.load(engine).context("what was compiled cannot be loaded")?;
                 if let Some((cache, name)) = &kept {
                     cache.keep(name, &made);
                 }
-                Ok(component)
+                Ok(code)
             }
         }
     }
 }
 
-fn look_up(
-    cache: &Cache,
-    name: &str,
-    engine: &wasmtime::Engine,
-) -> Result<Option<Component>, String> {
+fn look_up(cache: &Cache, name: &str, engine: &wasmtime::Engine) -> Result<Option<Code>, String> {
     match cache.find(name) {
         Found::Entry(native) => {
             native.load(engine).map(Some).map_err(|error| format!("it cannot be loaded: {error:#}"))

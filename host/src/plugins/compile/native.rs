@@ -1,9 +1,13 @@
 //! Native code that this host's own compiler has made, and the one place
 //! where it becomes something that runs.
 
+use anyhow::bail;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
 
-/// A compiled component. Only this folder can make one, and makes it only of
+use super::Code;
+
+/// A compiled component or module. Only this folder can make one, and makes it only of
 ///
 /// - what a helper of this very executable wrote into a pipe that nobody else
 ///   holds, and
@@ -33,15 +37,23 @@ impl Native {
         unsafe_code,
         reason = "a compile cache cannot be had without trusting bytes; here is why these are"
     )]
-    pub(super) fn load(&self, engine: &wasmtime::Engine) -> anyhow::Result<Component> {
-        // SAFETY: wasmtime wants bytes that `Engine::precompile_component` has
-        // returned, unchanged. Those of a `Native` are, by its two origins: the
-        // helper writes that function's result and nothing else, and is this
-        // executable; the cache hands out what it was given by a helper, or
-        // nothing. That the helper's engine was of this version and had these
-        // settings is checked by wasmtime itself, which returns an error
-        // otherwise.
-        let component = unsafe { Component::deserialize(engine, &self.0) };
-        component.map_err(anyhow::Error::from)
+    pub(super) fn load(&self, engine: &Engine) -> anyhow::Result<Code> {
+        // SAFETY: wasmtime wants bytes that `Engine::precompile_component` or
+        // `Engine::precompile_module` has returned, unchanged; which of them,
+        // and that the helper's engine was of this version and had these
+        // settings, it checks itself, and returns an error otherwise. Those of
+        // a `Native` are such bytes, by its two origins: the helper writes the
+        // result of one of the two and nothing else, and is this executable;
+        // the cache hands out what it was given by a helper, or nothing.
+        let code = match Engine::detect_precompiled(&self.0) {
+            Some(Precompiled::Component) => {
+                unsafe { Component::deserialize(engine, &self.0) }.map(Code::Component)
+            }
+            Some(Precompiled::Module) => {
+                unsafe { Module::deserialize(engine, &self.0) }.map(Code::Program)
+            }
+            None => bail!("it is not native code"),
+        };
+        code.map_err(anyhow::Error::from)
     }
 }

@@ -40,7 +40,7 @@ impl Place {
 }
 
 fn keep(cache: &Cache, component: &[u8], content: &[u8]) -> String {
-    let name = cache.name(component);
+    let name = cache.name(Source { wasm: component, wit: None });
     cache.keep(&name, &Native::of(content.to_vec()));
     name
 }
@@ -83,7 +83,7 @@ fn what_was_kept_is_found_by_the_next_host_and_nobody_else_can_read_it() {
     let name = keep(&place.open(MAX_BYTES), b"component", b"native");
     let cache = place.open(MAX_BYTES);
     assert_eq!(entry(&cache, &name).unwrap(), b"native");
-    assert_eq!(entry(&cache, &cache.name(b"another")), None);
+    assert_eq!(entry(&cache, &cache.name(Source { wasm: b"another", wit: None })), None);
     for file in [&name, KEY] {
         let mode = place.path.join(file).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
