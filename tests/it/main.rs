@@ -25,6 +25,9 @@ mod typed;
 /// Plugins that are programs, and core modules that become components.
 mod commands;
 
+/// Instances that serve more than one call.
+mod reuse;
+
 /// The release binary, a real broker, and clients as they are.
 mod clients;
 

@@ -24,6 +24,17 @@ pub struct CallFacts {
 }
 
 impl CallFacts {
+    /// Those of an instance that serves nobody now.
+    pub fn none() -> Self {
+        Self {
+            deadline: Instant::now(),
+            revoked: Revoked::default(),
+            reply_expected: false,
+            attempt: 1,
+            properties: Vec::new(),
+        }
+    }
+
     /// The facts of a delivery that must be answered by `deadline`.
     pub fn of(delivery: &Delivery, deadline: Instant) -> Self {
         let properties = &delivery.properties;

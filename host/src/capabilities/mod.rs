@@ -83,6 +83,15 @@ impl GuestState {
         Self { wasi, facts, stdout, stderr, output }
     }
 
+    /// Makes it the state for another call of the same instance: nothing of the
+    /// last one can be read from here.
+    pub fn begin(&mut self, facts: CallFacts) {
+        self.facts = facts;
+        // Streams that the guest holds on to share these.
+        self.stdout.clear();
+        self.stderr.clear();
+    }
+
     /// What the guest has written to standard output so far.
     pub fn stdout(&self) -> Captured {
         self.stdout.captured()

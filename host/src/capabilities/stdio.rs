@@ -58,6 +58,11 @@ impl Stdio {
         tail.split_off(tail.len().saturating_sub(TAIL))
     }
 
+    /// Forgets what was written.
+    pub fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+    }
+
     fn push(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Kept { captured, last } = &mut *kept;

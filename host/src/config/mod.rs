@@ -30,7 +30,7 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use broker_url::BrokerUrl;
 pub use management_url::ManagementUrl;
-pub use plugin::{OnRedelivery, PluginConfig, PluginKind};
+pub use plugin::{Instances, OnRedelivery, PluginConfig, PluginKind};
 pub use problem::{Origin, Problem, Problems};
 pub use resolve::resolve;
 

@@ -22,8 +22,7 @@ const KEYS: Keys<'static> = Keys {
     reserved: &["config", "secrets", "allow-http", "allow-calls", "stores", "dirs"],
 };
 
-/// What one plugin asks for. Unset is the host's own. `instances` is read and not kept, since
-/// `per-call` is the only value there is.
+/// What one plugin asks for. Unset is the host's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginConfig {
     /// Longest run of one call, counted from its start; below 30 min.
@@ -32,11 +31,23 @@ pub struct PluginConfig {
     pub memory_limit: Option<u64>,
     /// Calls of this plugin running at once, above 0.
     pub max_concurrency: Option<usize>,
+    /// What an instance serves.
+    pub instances: Instances,
     /// What to do with a request that may have been delivered before.
     pub on_redelivery: OnRedelivery,
     /// What the plugin is, for a file that could be two things; unset is found out from its
     /// exports.
     pub kind: Option<PluginKind>,
+}
+
+/// What an instance serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Instances {
+    /// One call, so that nothing survives it.
+    #[default]
+    PerCall,
+    /// Several, one after the other: for plugins that start slowly, or keep state on purpose.
+    Reuse,
 }
 
 /// What to do with a request that the broker may have delivered before.
@@ -81,6 +92,11 @@ impl PluginConfig {
                 count(raw.number()?, &MAX_CONCURRENCY)
                     .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX))
             }),
+            instances: read(&table, "instances", &mut problems, |raw| {
+                let known = [("per-call", Instances::PerCall), ("reuse", Instances::Reuse)];
+                one_of(raw.text()?, &known, &[])
+            })
+            .unwrap_or_default(),
             on_redelivery: read(&table, "on-redelivery", &mut problems, |raw| {
                 one_of(
                     raw.text()?,
@@ -102,9 +118,6 @@ impl PluginConfig {
                 one_of(raw.text()?, &kinds, &[])
             }),
         };
-        read(&table, "instances", &mut problems, |raw| {
-            one_of(raw.text()?, &[("per-call", ())], &["reuse"])
-        });
         problems.unless_any(config)
     }
 }
@@ -130,12 +143,13 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "timeout = '2s'\nmemory-limit = '1MiB'\nmax-concurrency = 4\ninstances = 'per-call'\n\
+        let text = "timeout = '2s'\nmemory-limit = '1MiB'\nmax-concurrency = 4\ninstances = 'reuse'\n\
                     on-redelivery = 'refuse'\nkind = 'typed'";
         let expected = PluginConfig {
             timeout: Some(Duration::from_secs(2)),
             memory_limit: Some(1 << 20),
             max_concurrency: Some(4),
+            instances: Instances::Reuse,
             on_redelivery: OnRedelivery::Refuse,
             kind: Some(PluginKind::Typed),
         };
@@ -161,7 +175,7 @@ mod tests {
                 "`0` must be from `1` to `32767`: no host runs more calls than that",
             ),
             ("max-concurrency = '4'", "`\"4\"` is a string; write a whole number, without quotes"),
-            ("instances = 'reuse'", "`reuse` is not available in this version; write `per-call`"),
+            ("instances = 'pooled'", "`pooled` is not known; write `per-call` or `reuse`"),
             ("on-redelivery = 'maybe'", "`maybe` is not known; write `run`, `refuse` or `replay`"),
             ("kind = 'daemon'", "`daemon` is not known; write `handler`, `typed` or `command`"),
             ("kind = ['typed', 'handler']", "2 values stand where one is expected"),

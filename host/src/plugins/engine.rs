@@ -18,6 +18,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 
 use super::compile::{Code, Compiler, Helper};
 use super::core_module::Source;
+use super::pool::Room;
 use super::store::CallState;
 use crate::capabilities;
 use crate::state_dir::StateDir;
@@ -58,6 +59,7 @@ struct Inner {
     linker: Linker<CallState>,
     core_linker: wasmtime::Linker<CallState>,
     compiler: Compiler,
+    room: Arc<Room>,
     /// As many turns as cores, for calls that keep one busy.
     turns: Arc<Semaphore>,
 }
@@ -70,7 +72,7 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// Makes an engine that compiles in this process. `calls` is the number of
-    /// instances that can be alive at once.
+    /// calls that can run at once.
     ///
     /// # Errors
     ///
@@ -99,7 +101,9 @@ impl Engine {
         calls: usize,
         compiler: impl FnOnce(&wasmtime::Engine) -> anyhow::Result<Compiler>,
     ) -> anyhow::Result<Self> {
-        let engine = match wasmtime::Engine::new(&config(Some(pool(calls)))) {
+        let room = Room::beside(calls);
+        let alive = calls.saturating_add(room.most());
+        let engine = match wasmtime::Engine::new(&config(Some(pool(alive)))) {
             Ok(engine) => engine,
             Err(error) => {
                 // Happens where virtual memory is limited, as with `ulimit -v`.
@@ -119,7 +123,7 @@ impl Engine {
         let compiler = compiler(&engine)?;
         start_ticker(&engine)?;
         let turns = Arc::new(Semaphore::new(cores()));
-        Ok(Self { inner: Arc::new(Inner { engine, linker, core_linker, compiler, turns }) })
+        Ok(Self { inner: Arc::new(Inner { engine, linker, core_linker, compiler, room, turns }) })
     }
 
     /// Runs a guest so that it cannot keep the host, or short calls, from
@@ -154,6 +158,11 @@ impl Engine {
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.inner.engine
+    }
+
+    /// Room for idle instances, of all plugins together.
+    pub(super) fn room(&self) -> &Arc<Room> {
+        &self.inner.room
     }
 
     pub(super) fn linker(&self) -> &Linker<CallState> {
@@ -200,18 +209,20 @@ pub(super) fn config(pool: Option<PoolingAllocationConfig>) -> Config {
     config
 }
 
-fn pool(calls: usize) -> PoolingAllocationConfig {
-    let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+/// Room for as many instances, running or idle.
+fn pool(alive: usize) -> PoolingAllocationConfig {
+    let alive = u32::try_from(alive).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     // As many as the biggest components would need in every slot, so that a
-    // slot is all that a call has to wait for. Only address space is taken: 4
+    // slot is all that a call has to wait for. A store that is idle keeps its
+    // stack. Only address space is taken: 4
     // GiB for each memory, of which there are 128 TiB.
-    let memories = calls.saturating_mul(MAX_MEMORIES).min(MOST_MEMORIES).max(calls);
-    pool.total_component_instances(calls)
-        .total_core_instances(calls.saturating_mul(MAX_CORE_INSTANCES))
+    let memories = alive.saturating_mul(MAX_MEMORIES).min(MOST_MEMORIES).max(alive);
+    pool.total_component_instances(alive)
+        .total_core_instances(alive.saturating_mul(MAX_CORE_INSTANCES))
         .total_memories(memories)
-        .total_tables(calls.saturating_mul(MAX_TABLES))
-        .total_stacks(calls)
+        .total_tables(alive.saturating_mul(MAX_TABLES))
+        .total_stacks(alive)
         .max_core_instances_per_component(MAX_CORE_INSTANCES)
         .max_memories_per_component(MAX_MEMORIES)
         .max_tables_per_component(MAX_TABLES)
@@ -221,7 +232,7 @@ fn pool(calls: usize) -> PoolingAllocationConfig {
         .table_elements(MAX_TABLE_ELEMENTS)
         .max_core_instance_size(4 * 1024 * 1024)
         .max_component_instance_size(4 * 1024 * 1024)
-        .max_unused_warm_slots(calls)
+        .max_unused_warm_slots(alive)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(64 * 1024);
     // Resetting only the dirtied pages makes a fresh instance three times

@@ -13,6 +13,7 @@ mod inspect;
 mod kind;
 mod loaders;
 mod plugin;
+mod pool;
 mod reload;
 mod scan;
 mod signature;
@@ -126,6 +127,13 @@ impl Plugins {
     /// Number of methods, as it changes.
     pub fn methods(&self) -> watch_channel::Receiver<usize> {
         self.methods.subscribe()
+    }
+
+    /// Gives back the memory of instances that nobody has called for a while.
+    fn drop_idle(&self, now: Instant) {
+        for plugin in self.table.load().plugins() {
+            plugin.drop_idle(now);
+        }
     }
 
     /// Replaces the table as a whole. One writer only: the reloader.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use tracing::debug;
 use wasmtime::ResourcesRequired;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, Instance};
 
 use super::command::{self, Command};
 use super::compile::Code;
@@ -17,12 +17,13 @@ use super::core_module::Source;
 use super::engine::{Engine, MAX_TABLE_ELEMENTS};
 use super::headers;
 use super::kind::{Kind, explain_import};
+use super::pool::{Leased, Pool};
 use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Stage};
 use super::typed::{self, Typed};
 use crate::capabilities::{CallFacts, Captured, GuestState};
-use crate::config::{Limits, OnRedelivery, PluginConfig};
+use crate::config::{Instances, Limits, OnRedelivery, PluginConfig};
 use crate::message::{
     Arguments, CallError, Delivery, ErrorKind, HeaderValue, Outcome, PluginId, ReturnValue,
 };
@@ -63,8 +64,8 @@ pub struct Plugin {
 
 /// What a plugin is called through.
 enum Served {
-    Handler(bindings::MinimalPre<CallState>),
-    Typed(Typed),
+    Handler(bindings::MinimalPre<CallState>, Option<Pool<bindings::Minimal>>),
+    Typed(Typed, Option<Pool<Instance>>),
     Command(Command),
 }
 
@@ -76,6 +77,7 @@ impl Served {
         config: &PluginConfig,
         memory: u64,
     ) -> anyhow::Result<Self> {
+        let reuse = config.instances == Instances::Reuse;
         let kind = Kind::of_component(component, engine.wasmtime(), config.kind)?;
         if kind == Kind::Handler {
             signature::check_handler(component, engine.wasmtime())?;
@@ -88,13 +90,15 @@ impl Served {
         Ok(match kind {
             Kind::Typed => {
                 let functions = typed::functions(component, engine.wasmtime());
-                Self::Typed(Typed::new(&id.name, instance, functions)?)
+                let pool = reuse.then(|| Pool::new(engine.room().clone()));
+                Self::Typed(Typed::new(&id.name, instance, functions)?, pool)
             }
             Kind::Command => Self::Command(Command::of_component(instance)?),
             Kind::Handler => Self::Handler(
                 bindings::MinimalPre::new(instance)
                     .map_err(anyhow::Error::from)
                     .context("its `rpchost:rpc/handler` is not of the type that this host calls")?,
+                reuse.then(|| Pool::new(engine.room().clone())),
             ),
         })
     }
@@ -169,6 +173,13 @@ impl Plugin {
                 Served::Command(Command::of_module(engine, &module)?)
             }
         };
+        if matches!(served, Served::Command(_)) && config.instances == Instances::Reuse {
+            bail!(
+                "a command ends with its call, so `instances = \"reuse\"` in `{}.toml` cannot be; \
+                 leave it out, or write `per-call`",
+                id.name
+            );
+        }
         Ok(Self {
             id,
             engine: engine.clone(),
@@ -207,12 +218,12 @@ impl Plugin {
     pub(super) fn canonical(&self, rest: Option<&str>) -> Option<String> {
         let plugin = &self.id.name;
         match (&self.served, rest) {
-            (Served::Handler(_) | Served::Command(_), None) => Some(plugin.to_string()),
-            (Served::Handler(_) | Served::Command(_), Some(rest)) => {
+            (Served::Handler(..) | Served::Command(_), None) => Some(plugin.to_string()),
+            (Served::Handler(..) | Served::Command(_), Some(rest)) => {
                 Some(format!("{plugin}.{rest}"))
             }
-            (Served::Typed(typed), None) => typed.only().map(|name| format!("{plugin}.{name}")),
-            (Served::Typed(typed), Some(rest)) => {
+            (Served::Typed(typed, _), None) => typed.only().map(|name| format!("{plugin}.{name}")),
+            (Served::Typed(typed, _), Some(rest)) => {
                 typed.canonical(rest).map(|name| format!("{plugin}.{name}"))
             }
         }
@@ -221,8 +232,8 @@ impl Plugin {
     /// Number of methods: a handler or command counts as one, whatever it answers to.
     pub(super) fn methods(&self) -> usize {
         match &self.served {
-            Served::Handler(_) | Served::Command(_) => 1,
-            Served::Typed(typed) => typed.len(),
+            Served::Handler(..) | Served::Command(_) => 1,
+            Served::Typed(typed, _) => typed.len(),
         }
     }
 
@@ -230,17 +241,37 @@ impl Plugin {
     /// stands behind the plugin's name in the canonical one.
     pub(super) fn wit_names(&self) -> Vec<(&str, &str)> {
         match &self.served {
-            Served::Handler(_) | Served::Command(_) => Vec::new(),
-            Served::Typed(typed) => typed.wit_names().collect(),
+            Served::Handler(..) | Served::Command(_) => Vec::new(),
+            Served::Typed(typed, _) => typed.wit_names().collect(),
         }
     }
 
-    /// Runs one call in a fresh instance. Never longer than the deadline of
+    /// Drops instances that have been idle for too long.
+    pub(super) fn drop_idle(&self, now: Instant) {
+        match &self.served {
+            Served::Handler(_, Some(pool)) => pool.drop_idle(now),
+            Served::Typed(_, Some(pool)) => pool.drop_idle(now),
+            Served::Handler(_, None) | Served::Typed(_, None) | Served::Command(_) => {}
+        }
+    }
+
+    /// Says whether this version has been replaced: then it keeps no instance.
+    pub(super) fn retire(&self, retired: bool) {
+        match &self.served {
+            Served::Handler(_, Some(pool)) => pool.retire(retired),
+            Served::Typed(_, Some(pool)) => pool.retire(retired),
+            Served::Handler(_, None) | Served::Typed(_, None) | Served::Command(_) => {}
+        }
+    }
+
+    /// Runs one call, in a fresh instance or in one that is idle. Never longer than the deadline of
     /// `invocation.facts`, apart from one tick and [`GRACE`].
     pub async fn call(&self, invocation: Invocation<'_>) -> Outcome {
         match &self.served {
-            Served::Handler(handler) => self.call_handler(handler, invocation).await,
-            Served::Typed(typed) => self.call_typed(typed, invocation).await,
+            Served::Handler(handler, pool) => {
+                self.call_handler(handler, pool.as_ref(), invocation).await
+            }
+            Served::Typed(typed, pool) => self.call_typed(typed, pool.as_ref(), invocation).await,
             Served::Command(command) => self.call_command(command, invocation).await,
         }
     }
@@ -248,6 +279,7 @@ impl Plugin {
     async fn call_handler(
         &self,
         handler: &bindings::MinimalPre<CallState>,
+        pool: Option<&Pool<bindings::Minimal>>,
         invocation: Invocation<'_>,
     ) -> Outcome {
         let deadline = invocation.facts.deadline;
@@ -261,23 +293,36 @@ impl Plugin {
                 .map(|(name, value)| (*name, value.as_ref()))
                 .collect::<Vec<_>>(),
         };
-        let mut store = store::new(&self.engine, invocation.facts, self.memory, self.max_body);
+        let mut leased = self.lease(pool, invocation.facts, self.max_body);
         let mut stage = Stage::Starting;
         let ended = self
             .bounded(deadline, async {
-                let instance = handler.instantiate_async(&mut store).await?;
+                if leased.exports.is_none() {
+                    let started = handler.instantiate_async(&mut leased.store).await?;
+                    leased.started(started);
+                }
                 stage = Stage::Running;
-                let handler = instance.rpchost_rpc_handler();
-                handler.call_handle(&mut store, invocation.method, message).await
+                let Leased { store, exports: Some(exports), .. } = &mut leased else {
+                    wasmtime::bail!("the instance is gone");
+                };
+                let handler = exports.rpchost_rpc_handler();
+                handler.call_handle(store, invocation.method, message).await
             })
             .await;
-        match self.ended(invocation.method, ended, stage, store.data())? {
+        let returned = self.ended(invocation.method, ended, stage, leased.store.data())?;
+        give_back(pool, leased);
+        match returned {
             Err(error) => Err(self.application_error(error)),
             Ok(reply) => self.accept(reply.body, reply.content_type, reply.headers),
         }
     }
 
-    async fn call_typed(&self, typed: &Typed, invocation: Invocation<'_>) -> Outcome {
+    async fn call_typed(
+        &self,
+        typed: &Typed,
+        pool: Option<&Pool<Instance>>,
+        invocation: Invocation<'_>,
+    ) -> Outcome {
         let name = invocation.method.split_once('.').map_or("", |(_, name)| name);
         let method = typed.method(name).ok_or_else(|| {
             let text = format!("`{}` has no method `{name}`", self.id.name);
@@ -286,11 +331,12 @@ impl Plugin {
         let values = method.read(invocation.arguments)?;
         let deadline = invocation.facts.deadline;
         let transfer = self.max_body.saturating_add(typed::MAX_RESULT_VALUES);
-        let mut store = store::new(&self.engine, invocation.facts, self.memory, transfer);
+        let mut leased = self.lease(pool, invocation.facts, transfer);
         let mut stage = Stage::Starting;
         let ended =
-            self.bounded(deadline, typed.call(method, values, &mut store, &mut stage)).await;
-        let returned = self.ended(invocation.method, ended, stage, store.data())?;
+            self.bounded(deadline, typed.call(method, values, &mut leased, &mut stage)).await;
+        let returned = self.ended(invocation.method, ended, stage, leased.store.data())?;
+        give_back(pool, leased);
         method.answer(&returned, self.max_body, MAX_ERROR_DATA)
     }
 
@@ -312,6 +358,15 @@ impl Plugin {
             command::failure(&self.id.name, status, denied, &state.guest.stderr_tail())
         })?;
         Ok(command::result(output))
+    }
+
+    /// An instance that is idle, or the store for a fresh one.
+    fn lease<E>(&self, pool: Option<&Pool<E>>, facts: CallFacts, transfer: usize) -> Leased<E> {
+        let fresh = |facts| Leased::fresh(store::new(&self.engine, facts, self.memory, transfer));
+        match pool {
+            Some(pool) => pool.take(facts).unwrap_or_else(fresh),
+            None => fresh(facts),
+        }
     }
 
     /// Runs a guest in turns with others, up to its deadline. `None` if it had
@@ -390,6 +445,13 @@ impl Plugin {
             content_type: content_type.filter(|text| headers::fits_short_string(text)),
             headers,
         })
+    }
+}
+
+/// Keeps an instance whose guest has returned, where it may be used again.
+fn give_back<E>(pool: Option<&Pool<E>>, leased: Leased<E>) {
+    if let Some(pool) = pool {
+        pool.give_back(leased, Instant::now());
     }
 }
 

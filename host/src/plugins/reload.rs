@@ -192,6 +192,7 @@ impl Reloader {
 
     /// One look at the directory. Returns when the next one is due.
     fn look(&mut self) -> Instant {
+        self.plugins.drop_idle(Instant::now());
         self.keep_watching();
         let hints = self.bell.take();
         // Before the listing, which may be of a later state.

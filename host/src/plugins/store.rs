@@ -1,4 +1,5 @@
-//! One call's store: what the guest reaches, and the limits it runs under.
+//! The store of a call, or of an instance that serves several one after the
+//! other: what the guest reaches, and the limits it runs under.
 
 use std::time::Instant;
 
@@ -71,6 +72,20 @@ pub(super) fn with_guest(
     store
 }
 
+/// Makes the store of an idle instance ready for its next call.
+pub(super) fn begin(store: &mut Store<CallState>, facts: CallFacts) {
+    let state = store.data_mut();
+    state.deadline = facts.deadline;
+    state.guest.begin(facts);
+    store.set_epoch_deadline(1);
+}
+
+/// Forgets the call that an instance has served: what the host knows of its
+/// caller, and what it wrote.
+pub(super) fn forget(store: &mut Store<CallState>) {
+    store.data_mut().guest.begin(CallFacts::none());
+}
+
 /// Limits on everything a store can grow, summed over all its instances.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -84,6 +99,16 @@ pub(super) struct Limiter {
 impl Limiter {
     fn new(memory: u64) -> Self {
         Self { memory, used: 0, elements: 0, denied: None }
+    }
+
+    /// Bytes of all memories together.
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Most bytes of all memories together.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
     }
 
     fn deny(&mut self, what: String) -> bool {

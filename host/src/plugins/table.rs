@@ -104,7 +104,9 @@ impl Table {
     pub(super) fn insert(&mut self, plugin: Arc<Plugin>, now: Instant) {
         let had_default = self.find(None).is_some();
         self.note_change(plugin.id().name.clone(), now);
-        self.plugins.insert(plugin.id().name.clone(), plugin);
+        if let Some(replaced) = self.plugins.insert(plugin.id().name.clone(), plugin) {
+            replaced.retire(true);
+        }
         self.find_aliases();
         if had_default && self.find(None).is_none() && !self.warned_of_no_default {
             self.warned_of_no_default = true;
@@ -119,6 +121,7 @@ impl Table {
 
     pub(super) fn remove(&mut self, name: &str, now: Instant) -> Option<Arc<Plugin>> {
         let (name, plugin) = self.plugins.remove_entry(name)?;
+        plugin.retire(true);
         self.note_change(name, now);
         self.find_aliases();
         Some(plugin)

@@ -108,9 +108,7 @@ fn component(resolve: &Resolve, world: WorldId, wat: &str) -> Vec<u8> {
 ///
 /// When it is no WIT.
 pub fn numbers(wit: &str) -> Vec<u8> {
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("guest.wit", wit).unwrap_or_else(|e| panic!("{wit}: {e:#}"));
-    let world = resolve.select_world(&[package], None).expect("one world");
+    let (resolve, world) = world(wit);
     let mut functions = Vec::new();
     for (key, item) in &resolve.worlds[world].exports {
         match item {
@@ -149,6 +147,32 @@ pub fn numbers(wit: &str) -> Vec<u8> {
     }
     module.push(')');
     component(&resolve, world, &module)
+}
+
+/// The only world of a WIT text.
+fn world(wit: &str) -> (Resolve, WorldId) {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("guest.wit", wit).unwrap_or_else(|e| panic!("{wit}: {e:#}"));
+    let world = resolve.select_world(&[package], None).expect("one world");
+    (resolve, world)
+}
+
+/// A component whose world is that of a WIT text, out of core WAT.
+///
+/// # Panics
+///
+/// When they do not fit together.
+pub fn of_world(wit: &str, wat: &str) -> Vec<u8> {
+    let (resolve, world) = world(wit);
+    component(&resolve, world, wat)
+}
+
+/// The same component with other bytes: a section that nobody reads is added.
+pub fn marked(wasm: &[u8], mark: u8) -> Vec<u8> {
+    let mut wasm = wasm.to_vec();
+    // Section 0, four bytes long: a name of one byte, and two bytes of content.
+    wasm.extend([0, 4, 1, b'x', mark, mark]);
+    wasm
 }
 
 /// A guest that is built from Rust by `tests/run.sh`: `fib`, `echo`,

@@ -25,9 +25,9 @@ use std::collections::HashMap;
 use anyhow::bail;
 use bytes::Bytes;
 use tracing::warn;
-use wasmtime::Store;
-use wasmtime::component::InstancePre;
+use wasmtime::component::{Instance, InstancePre};
 
+use super::pool::Leased;
 use super::store::CallState;
 use super::trap::Stage;
 use crate::message::{Arguments, CallError, ErrorKind, Outcome, ReturnValue};
@@ -150,16 +150,24 @@ impl Typed {
         self.methods.get(*self.names.get(name)?)
     }
 
-    /// Calls a method in a fresh instance.
+    /// Calls a method, after the instance was started if it was not yet.
     pub(super) async fn call(
         &self,
         method: &Method,
         values: Values,
-        store: &mut Store<CallState>,
+        leased: &mut Leased<Instance>,
         stage: &mut Stage,
     ) -> wasmtime::Result<Returned> {
-        let instance = self.instance.instantiate_async(&mut *store).await?;
+        let instance = match leased.exports {
+            Some(instance) => instance,
+            None => {
+                let instance = self.instance.instantiate_async(&mut leased.store).await?;
+                leased.started(instance);
+                instance
+            }
+        };
         *stage = Stage::Running;
+        let store = &mut leased.store;
         let function = instance
             .get_func(&mut *store, method.callable.index)
             .ok_or_else(|| wasmtime::format_err!("the function is gone"))?;
