@@ -260,6 +260,8 @@ pub enum ErrorKind {
     ResourceExhausted,
     /// No slot and no room in the line.
     Overloaded,
+    /// The plugin keeps failing and rests.
+    CircuitOpen,
     /// Redelivered, and the plugin refuses to run twice.
     MaybeExecuted,
     /// It trapped while starting.
@@ -268,7 +270,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for labels that are made from a closed set.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ParseError,
         Self::BadRequest,
         Self::MethodNotFound { retryable: false },
@@ -280,6 +282,7 @@ impl ErrorKind {
         Self::DeadlineExceeded,
         Self::ResourceExhausted,
         Self::Overloaded,
+        Self::CircuitOpen,
         Self::MaybeExecuted,
         Self::InstantiateFailed,
     ];
@@ -298,6 +301,7 @@ impl ErrorKind {
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::ResourceExhausted => "resource-exhausted",
             Self::Overloaded => "overloaded",
+            Self::CircuitOpen => "circuit-open",
             Self::MaybeExecuted => "maybe-executed",
             Self::InstantiateFailed => "instantiate-failed",
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use tracing::{debug, error, info, warn};
 
@@ -40,6 +40,9 @@ struct Metrics {
     replayed: IntCounter,
     plugin_loads: IntCounterVec,
     plugins: IntGauge,
+    circuit_open: IntGaugeVec,
+    circuit_opened: IntCounterVec,
+    rollbacks: IntCounterVec,
     compile_cache: IntCounterVec,
     compile_seconds: prometheus::Histogram,
     connected: IntGauge,
@@ -200,6 +203,8 @@ impl Telemetry {
         if !replaced {
             self.0.plugins.inc();
         }
+        // A new version begins anew.
+        let _never_opened = self.0.circuit_open.remove_label_values(&[&id.name]);
         let how = if replaced { "replaced" } else { "loaded" };
         info!(plugin = %id.short(), took_ms = took.as_millis() as u64, "plugin {how}");
     }
@@ -226,7 +231,51 @@ impl Telemetry {
             let _never_counted = self.0.requests.remove_label_values(&[name, status]);
         }
         let _never_ran = self.0.call_seconds.remove_label_values(&[name]);
+        let _never_opened = self.0.circuit_open.remove_label_values(&[name]);
+        let _never_opened = self.0.circuit_opened.remove_label_values(&[name]);
+        let _never_bad = self.0.rollbacks.remove_label_values(&[name]);
         info!(plugin = name, "plugin removed");
+    }
+
+    /// A version failed so often that it is not called for a while.
+    pub fn circuit_opened(&self, id: &PluginId, failures: usize, calls: usize, rest: Duration) {
+        self.0.circuit_opened.with_label_values(&[&id.name]).inc();
+        self.0.circuit_open.with_label_values(&[&id.name]).set(1);
+        warn!(
+            plugin = %id.short(),
+            "plugin rests for {rest:?}, and its calls are answered `circuit-open`: {failures} of \
+             its last {calls} trapped or ran out of time"
+        );
+    }
+
+    /// It still fails.
+    pub fn circuit_reopened(&self, id: &PluginId, rest: Duration) {
+        debug!(plugin = %id.short(), "plugin still fails, and rests for {rest:?} more");
+    }
+
+    /// It has recovered.
+    pub fn circuit_closed(&self, id: &PluginId) {
+        self.0.circuit_open.with_label_values(&[&id.name]).set(0);
+        info!(plugin = %id.short(), "plugin has recovered, and is called again");
+    }
+
+    /// A version that failed right after it came was replaced by the old one.
+    pub fn plugin_taken_back(
+        &self,
+        bad: &PluginId,
+        back: &PluginId,
+        failures: usize,
+        calls: usize,
+    ) {
+        self.0.rollbacks.with_label_values(&[&bad.name]).inc();
+        warn!(
+            "`{}` serves again, and `{}` is taken back: {failures} of its last {calls} calls \
+             trapped or ran out of time; it is not tried again until `{}.wasm` or its configuration \
+             changes",
+            back.short(),
+            bad.short(),
+            bad.name
+        );
     }
 
     /// A component was looked up among those compiled before.
@@ -346,6 +395,11 @@ impl Metrics {
             &["plugin"],
         )?;
         registry.register(Box::new(call_seconds.clone()))?;
+        let circuit_open = IntGaugeVec::new(
+            Opts::new("rpchost_circuit_open", "1 while a plugin rests because it keeps failing."),
+            &["plugin"],
+        )?;
+        registry.register(Box::new(circuit_open.clone()))?;
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             let histogram = prometheus::Histogram::with_opts(options)?;
@@ -392,6 +446,17 @@ impl Metrics {
                 &["result"],
             )?,
             plugins: gauge("rpchost_plugins", "Plugins served now.")?,
+            circuit_open,
+            circuit_opened: counters(
+                "rpchost_circuit_opened_total",
+                "Times that a plugin began to rest because it kept failing.",
+                &["plugin"],
+            )?,
+            rollbacks: counters(
+                "rpchost_rollbacks_total",
+                "Versions that failed right after they came, and were taken back.",
+                &["plugin"],
+            )?,
             compile_cache: counters(
                 "rpchost_compile_cache_total",
                 "Components looked up among those compiled before, by result.",

@@ -28,6 +28,9 @@ mod commands;
 /// Instances that serve more than one call.
 mod reuse;
 
+/// Versions that keep failing.
+mod circuit;
+
 /// The release binary, a real broker, and clients as they are.
 mod clients;
 

@@ -210,12 +210,15 @@ impl Dispatcher {
             Ok(found) => found,
             Err(error) => return unrouted(error),
         };
-        let refuse = |kind, text| {
-            let error = CallError::new(kind, text);
+        let refuse_with = |error| {
             let answered = Answered { outcome: Err(error), plugin: Some(plugin.id().clone()) };
             self.telemetry.answered(&answered, None);
             Some(answered)
         };
+        let refuse = |kind, text| refuse_with(CallError::new(kind, text));
+        if let Some(resting) = plugin.resting() {
+            return refuse_with(resting);
+        }
         let once = plugin.on_redelivery() == OnRedelivery::Refuse;
         if delivery.redelivered && once {
             return refuse(
@@ -255,12 +258,22 @@ impl Dispatcher {
                 );
             }
         };
+        // Who had to wait begins on the version that serves now, if the one it
+        // waited for has failed too often meanwhile.
+        let (plugin, method) = match plugin.resting() {
+            None => (plugin, method),
+            Some(_) => match self.plugins.find(request.method.as_deref()) {
+                Ok(found) => found,
+                Err(error) => return unrouted(error),
+            },
+        };
         let started = Instant::now();
         let own = started + plugin.timeout();
         let deadline = deadline.at().map_or(own, |asked| asked.min(own));
         let invocation = Invocation::of(delivery, &method, &request.arguments, deadline);
         let outcome = plugin.call(invocation).await;
         drop(slot);
+        self.plugins.heed(&plugin, &self.telemetry);
         let answered = Answered { outcome, plugin: Some(plugin.id().clone()) };
         self.telemetry.answered(&answered, Some(started.elapsed()));
         if let Some(key) = key {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use super::compile::{Passing, be_nice};
+use super::condemned::Condemned;
 use super::scan::{self, Signature};
 use super::{Engine, Plugin};
 use crate::config::Limits;
@@ -35,6 +36,8 @@ pub(super) struct Job {
     pub(super) name: String,
     /// Versions that need not be loaded again.
     pub(super) known: [Option<Version>; 2],
+    /// Versions that must not be.
+    pub(super) condemned: Condemned,
 }
 
 /// What came of a [`Job`].
@@ -115,8 +118,9 @@ impl Loaders {
                     be_nice();
                     // The queue is held while waiting, and no longer.
                     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    while let Ok(Job { ticket, name, known }) = next() {
-                        let outcome = source.load(&name, &known);
+                    while let Ok(job) = next() {
+                        let outcome = source.load(&job);
+                        let Job { ticket, name, .. } = job;
                         if say.send(Done { ticket, name, outcome }).is_err() {
                             return;
                         }
@@ -153,15 +157,15 @@ struct Source {
 }
 
 impl Source {
-    fn load(&self, name: &str, known: &[Option<Version>]) -> Outcome {
+    fn load(&self, job: &Job) -> Outcome {
         // Nothing in a file may end the reloading.
-        let loading = AssertUnwindSafe(|| self.try_load(name, known));
+        let loading = AssertUnwindSafe(|| self.try_load(job));
         std::panic::catch_unwind(loading).unwrap_or_else(|_| {
             Outcome::Unreadable("the host failed while it loaded the file".to_owned())
         })
     }
 
-    fn try_load(&self, name: &str, known: &[Option<Version>]) -> Outcome {
+    fn try_load(&self, Job { name, known, condemned, .. }: &Job) -> Outcome {
         let contents = match scan::read(&self.directory, name) {
             Ok(Some(contents)) => contents,
             Ok(None) => return Outcome::Changing,
@@ -169,7 +173,8 @@ impl Source {
         };
         let signature = contents.signature.clone();
         let version = (contents.digest.clone(), contents.config.clone(), contents.wit.clone());
-        if known.iter().flatten().any(|known| *known == version) {
+        let is_known = known.iter().flatten().any(|known| *known == version);
+        if is_known || condemned.reason(&version).is_some() {
             return Outcome::Read(Box::new(Read { signature, version, tried: None }));
         }
         let begun = Instant::now();

@@ -4,8 +4,10 @@
 //! immutable snapshot ([`Plugins::find`]), and a [`Reloader`] that replaces it.
 //! Knows nothing of queues and messages on their way.
 
+mod circuit;
 mod command;
 mod compile;
+mod condemned;
 mod core_module;
 mod engine;
 mod headers;
@@ -29,8 +31,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::sync::watch as watch_channel;
+use tokio::sync::{Notify, watch as watch_channel};
 
+use circuit::Turn;
 pub use compile::{Budget, COMPILE_COMMAND, Confined, Helper, INVALID, UNABLE};
 pub use core_module::Source;
 pub use engine::Engine;
@@ -42,6 +45,7 @@ use table::Table;
 
 use crate::config::{Limits, PluginConfig};
 use crate::message::{CallError, ErrorKind, PluginId};
+use crate::telemetry::Telemetry;
 
 /// How long after a plugin's change an unknown method may be worth another
 /// try: the time a deleted plugin goes on serving.
@@ -55,6 +59,8 @@ const MAX_NAME_SHOWN: usize = 128;
 pub struct Plugins {
     table: Arc<ArcSwap<Table>>,
     methods: Arc<watch_channel::Sender<usize>>,
+    /// Wakes the reloader when a version was condemned.
+    condemned: Arc<Notify>,
 }
 
 impl Plugins {
@@ -63,6 +69,7 @@ impl Plugins {
         Self {
             table: Arc::new(ArcSwap::from_pointee(Table::new(default))),
             methods: Arc::new(watch_channel::Sender::new(0)),
+            condemned: Arc::default(),
         }
     }
 
@@ -127,6 +134,38 @@ impl Plugins {
     /// Number of methods, as it changes.
     pub fn methods(&self) -> watch_channel::Receiver<usize> {
         self.methods.subscribe()
+    }
+
+    /// Passes on what calls have found out about a version's health.
+    pub fn heed(&self, plugin: &Plugin, telemetry: &Telemetry) {
+        match plugin.circuit().news() {
+            None => {}
+            Some(Turn::Condemned) => self.condemned.notify_one(),
+            // Of a version that was replaced meanwhile nobody needs to know.
+            Some(_) if !self.table.load().serves(plugin) => {}
+            Some(Turn::Opened { failures, calls, rest }) => {
+                telemetry.circuit_opened(plugin.id(), failures, calls, rest);
+            }
+            Some(Turn::Reopened { rest }) => telemetry.circuit_reopened(plugin.id(), rest),
+            Some(Turn::Closed) => telemetry.circuit_closed(plugin.id()),
+        }
+    }
+
+    /// Waits until a version was condemned. May return without one.
+    async fn has_condemned(&self) {
+        self.condemned.notified().await;
+    }
+
+    /// Versions that are condemned, each with the one that calls go to instead.
+    fn condemned(&self) -> Vec<(Arc<Plugin>, Arc<Plugin>)> {
+        self.table.load().condemned()
+    }
+
+    /// Lets go of versions that were kept for the trial of others.
+    fn drop_outlived(&self, now: Instant) {
+        if self.table.load().has_outlived(now) {
+            self.replace(|table| table.drop_outlived(now));
+        }
     }
 
     /// Gives back the memory of instances that nobody has called for a while.

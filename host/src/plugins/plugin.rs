@@ -11,6 +11,7 @@ use tracing::debug;
 use wasmtime::ResourcesRequired;
 use wasmtime::component::{Component, Instance};
 
+use super::circuit::{Circuit, Pass};
 use super::command::{self, Command};
 use super::compile::Code;
 use super::core_module::Source;
@@ -54,6 +55,7 @@ pub struct Plugin {
     id: PluginId,
     engine: Engine,
     served: Served,
+    circuit: Circuit,
     timeout: Duration,
     memory: u64,
     max_body: usize,
@@ -184,6 +186,7 @@ impl Plugin {
             id,
             engine: engine.clone(),
             served,
+            circuit: Circuit::new(),
             timeout: config.timeout.unwrap_or(limits.call_timeout),
             memory,
             max_body: usize::try_from(limits.max_body).unwrap_or(usize::MAX),
@@ -264,15 +267,40 @@ impl Plugin {
         }
     }
 
+    /// The error of calls that are not let through, if none is for now.
+    pub fn resting(&self) -> Option<CallError> {
+        self.circuit.rest(Instant::now()).map(|rest| self.rests(rest))
+    }
+
+    fn rests(&self, rest: Duration) -> CallError {
+        let seconds = rest.as_millis().div_ceil(1000).max(1);
+        CallError::new(
+            ErrorKind::CircuitOpen,
+            format!(
+                "the plugin `{}` keeps failing and rests; try again in {seconds} s",
+                self.id.name
+            ),
+        )
+    }
+
+    pub(super) fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
     /// Runs one call, in a fresh instance or in one that is idle. Never longer than the deadline of
     /// `invocation.facts`, apart from one tick and [`GRACE`].
     pub async fn call(&self, invocation: Invocation<'_>) -> Outcome {
+        let begun = Instant::now();
+        let hurried = invocation.facts.deadline + GRACE < begun + self.timeout;
+        let pass = self.circuit.enter(begun, hurried).map_err(|rest| self.rests(rest))?;
         match &self.served {
             Served::Handler(handler, pool) => {
-                self.call_handler(handler, pool.as_ref(), invocation).await
+                self.call_handler(handler, pool.as_ref(), invocation, pass).await
             }
-            Served::Typed(typed, pool) => self.call_typed(typed, pool.as_ref(), invocation).await,
-            Served::Command(command) => self.call_command(command, invocation).await,
+            Served::Typed(typed, pool) => {
+                self.call_typed(typed, pool.as_ref(), invocation, pass).await
+            }
+            Served::Command(command) => self.call_command(command, invocation, pass).await,
         }
     }
 
@@ -281,6 +309,7 @@ impl Plugin {
         handler: &bindings::MinimalPre<CallState>,
         pool: Option<&Pool<bindings::Minimal>>,
         invocation: Invocation<'_>,
+        pass: Pass<'_>,
     ) -> Outcome {
         let deadline = invocation.facts.deadline;
         let headers = headers::to_guest(invocation.headers);
@@ -309,7 +338,7 @@ impl Plugin {
                 handler.call_handle(store, invocation.method, message).await
             })
             .await;
-        let returned = self.ended(invocation.method, ended, stage, leased.store.data())?;
+        let returned = self.ended(invocation.method, ended, stage, leased.store.data(), pass)?;
         give_back(pool, leased);
         match returned {
             Err(error) => Err(self.application_error(error)),
@@ -322,6 +351,7 @@ impl Plugin {
         typed: &Typed,
         pool: Option<&Pool<Instance>>,
         invocation: Invocation<'_>,
+        pass: Pass<'_>,
     ) -> Outcome {
         let name = invocation.method.split_once('.').map_or("", |(_, name)| name);
         let method = typed.method(name).ok_or_else(|| {
@@ -335,12 +365,17 @@ impl Plugin {
         let mut stage = Stage::Starting;
         let ended =
             self.bounded(deadline, typed.call(method, values, &mut leased, &mut stage)).await;
-        let returned = self.ended(invocation.method, ended, stage, leased.store.data())?;
+        let returned = self.ended(invocation.method, ended, stage, leased.store.data(), pass)?;
         give_back(pool, leased);
         method.answer(&returned, self.max_body, MAX_ERROR_DATA)
     }
 
-    async fn call_command(&self, command: &Command, invocation: Invocation<'_>) -> Outcome {
+    async fn call_command(
+        &self,
+        command: &Command,
+        invocation: Invocation<'_>,
+        pass: Pass<'_>,
+    ) -> Outcome {
         let program = command::program(&self.id.name, &invocation, self.max_body);
         let deadline = invocation.facts.deadline;
         let guest = GuestState::for_program(invocation.facts, program);
@@ -349,11 +384,12 @@ impl Plugin {
         let mut stage = Stage::Starting;
         let ended = self.bounded(deadline, command.run(&mut store, &mut stage)).await;
         let state = store.data();
-        let ended = self.ended(invocation.method, ended, stage, state);
+        // Who wrote too much was trapped for it, which says nothing about the rest.
         let Some(output) = state.guest.take_output() else {
+            log_output(&self.id, invocation.method, state);
             return Err(command::too_much(&self.id.name, self.max_body));
         };
-        ended?.map_err(|status| {
+        self.ended(invocation.method, ended, stage, state, pass)?.map_err(|status| {
             let denied = state.limiter.denied.as_deref();
             command::failure(&self.id.name, status, denied, &state.guest.stderr_tail())
         })?;
@@ -387,13 +423,24 @@ impl Plugin {
         ended: Option<wasmtime::Result<T>>,
         stage: Stage,
         state: &CallState,
+        pass: Pass<'_>,
     ) -> Result<T, CallError> {
         log_output(&self.id, method, state);
-        match ended {
-            None => Err(trap::timeout(&self.id.name, stage)),
-            Some(Err(error)) => Err(trap::classify(&self.id.name, &error, stage, state)),
-            Some(Ok(returned)) => Ok(returned),
+        let error = match ended {
+            Some(Ok(returned)) => {
+                pass.returned();
+                return Ok(returned);
+            }
+            Some(Err(error)) => trap::classify(&self.id.name, &error, stage, state),
+            None => trap::timeout(&self.id.name, stage),
+        };
+        // A result that is larger than the host takes is what the caller asked for.
+        let too_large =
+            error.kind == ErrorKind::ResourceExhausted && state.limiter.denied.is_none();
+        if !too_large {
+            pass.ended_by(error.kind);
         }
+        Err(error)
     }
 
     /// The handler's own error, with data that is small enough to be an error's.

@@ -9,17 +9,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::condemned::Condemned;
 use super::loaders::{Done, Job, Loaders, Outcome, Read, Refusal, Tried, Version};
 use super::scan::{self, Found, Signature};
 use super::watch::{Bell, Hints, Watch};
-use super::{CHANGE_SETTLES, Engine, Plugins};
+use super::{CHANGE_SETTLES, Engine, Plugin, Plugins};
 use crate::config::Limits;
 use crate::telemetry::Telemetry;
 
@@ -66,6 +67,7 @@ pub struct Reloader {
     watch_failed: bool,
     files: BTreeMap<String, File>,
     misnamed: BTreeSet<String>,
+    condemned: Condemned,
     trouble: Option<String>,
 }
 
@@ -106,6 +108,8 @@ struct File {
     tried: Option<Version>,
     /// What is served of it.
     served: Option<Version>,
+    /// What those that may serve, or serve again, were made of.
+    versions: Vec<(Weak<Plugin>, Version)>,
     /// The reason that was reported last.
     reported: Option<String>,
 }
@@ -134,6 +138,7 @@ impl Reloader {
             watch_failed: false,
             files: BTreeMap::new(),
             misnamed: BTreeSet::new(),
+            condemned: Condemned::default(),
             trouble: None,
         })
     }
@@ -163,12 +168,13 @@ impl Reloader {
 
     /// Looks again on every hint and every few seconds, until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
-        let bell = self.bell.clone();
+        let (bell, plugins) = (self.bell.clone(), self.plugins.clone());
         let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = bell.rung() => {}
+                () = plugins.has_condemned() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             // What follows at once is seen by the same look.
@@ -192,6 +198,8 @@ impl Reloader {
 
     /// One look at the directory. Returns when the next one is due.
     fn look(&mut self) -> Instant {
+        self.take_back();
+        self.plugins.drop_outlived(Instant::now());
         self.plugins.drop_idle(Instant::now());
         self.keep_watching();
         let hints = self.bell.take();
@@ -255,6 +263,7 @@ impl Reloader {
             rests: None,
             tried: None,
             served: None,
+            versions: Vec::new(),
             reported: None,
         });
         file.gone = None;
@@ -297,7 +306,8 @@ impl Reloader {
         file.loading = Some(self.tickets);
         file.again = false;
         let known = [file.tried.clone(), file.served.clone()];
-        let job = Job { ticket: self.tickets, name: name.clone(), known };
+        let condemned = self.condemned.clone();
+        let job = Job { ticket: self.tickets, name: name.clone(), known, condemned };
         if let Err(lost) = self.loaders.load(job) {
             file.loading = None;
             self.report(&name, format!("{lost:#}"));
@@ -327,6 +337,8 @@ impl Reloader {
     /// Serves what was loaded. Returns when to look at the file again.
     fn take(&mut self, done: Done) -> Option<Instant> {
         let Done { ticket, name, outcome } = done;
+        // What is found out about a version is lost with it.
+        self.take_back();
         // A file that went away meanwhile, and perhaps came back, is another.
         let file = self.files.get_mut(&name).filter(|file| file.loading == Some(ticket))?;
         file.loading = None;
@@ -355,16 +367,22 @@ impl Reloader {
             if served {
                 file.reported = None;
             }
-            file.tried = Some(version);
+            file.tried = Some(version.clone());
+            if !served && let Some(reason) = self.condemned.reason(&version) {
+                let reason = reason.to_owned();
+                self.report(&name, reason);
+            }
             return due;
         };
         match plugin {
             Ok(plugin) => {
                 file.failures = 0;
                 file.tried = Some(version.clone());
-                let replaced = file.served.replace(version).is_some();
+                let replaced = file.served.replace(version.clone()).is_some();
                 file.reported = None;
                 let plugin = Arc::new(plugin);
+                file.versions.retain(|(plugin, _)| plugin.strong_count() > 0);
+                file.versions.push((Arc::downgrade(&plugin), version));
                 self.plugins.replace(|table| table.insert(plugin, Instant::now()));
                 self.telemetry.plugin_loaded(&id, replaced, took);
                 due
@@ -382,6 +400,36 @@ impl Reloader {
                 file.tried = Some(version);
                 self.report(&name, reason);
                 due
+            }
+        }
+    }
+
+    /// Makes official that calls have left versions which failed right after they
+    /// came: the old ones serve, and the contents are not tried again.
+    fn take_back(&mut self) {
+        for (bad, back) in self.plugins.condemned() {
+            let Some((failures, calls)) = bad.circuit().condemned_for() else { continue };
+            let reason = format!(
+                "its contents were taken back as `{}`, because {failures} of its last {calls} \
+                 calls trapped or ran out of time; they are tried again when the file or its \
+                 configuration changes",
+                bad.id().short()
+            );
+            let name = bad.id().name.clone();
+            self.plugins.replace(|table| table.take_back(&name, Instant::now()));
+            self.telemetry.plugin_taken_back(bad.id(), back.id(), failures, calls);
+            let Some(file) = self.files.get_mut(&*name) else { continue };
+            let version = |plugin: &Arc<Plugin>| {
+                let is_it =
+                    |known: &Weak<Plugin>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(plugin));
+                let found = file.versions.iter().find(|(known, _)| is_it(known));
+                found.map(|(_, version)| version.clone())
+            };
+            let (bad, back) = (version(&bad), version(&back));
+            file.served = back;
+            file.reported = Some(reason.clone());
+            if let Some(bad) = bad {
+                self.condemned.insert(bad, reason);
             }
         }
     }

@@ -24,7 +24,7 @@ const SEPARATORS: [char; 3] = ['.', ':', '/'];
 /// An immutable set of plugins and their names.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
-    plugins: BTreeMap<Arc<str>, Arc<Plugin>>,
+    plugins: BTreeMap<Arc<str>, Served>,
     /// Names that do not begin with a plugin's: the plugin, and what stands
     /// behind its name in the canonical one.
     aliases: HashMap<String, (Arc<str>, String)>,
@@ -33,6 +33,32 @@ pub(super) struct Table {
     default: Option<String>,
     warned_of_no_default: bool,
     changes: Vec<(Arc<str>, Instant)>,
+}
+
+/// A plugin that is served.
+#[derive(Debug, Clone)]
+struct Served {
+    newest: Arc<Plugin>,
+    /// The healthy version that it has replaced, for as long as it is on trial.
+    before: Option<Arc<Plugin>>,
+}
+
+impl Served {
+    /// The version that calls go to. A condemned one is left at once, before
+    /// the reloader makes it official.
+    fn plugin(&self) -> &Arc<Plugin> {
+        match &self.before {
+            Some(before) if self.newest.circuit().is_condemned() => before,
+            _ => &self.newest,
+        }
+    }
+
+    /// The version that the next one may have to make room for again.
+    fn worth_coming_back_to(self, now: Instant) -> Option<Arc<Plugin>> {
+        let circuit = self.newest.circuit();
+        let is_known = circuit.is_proven() || self.before.is_none();
+        if is_known && circuit.is_healthy(now) { Some(self.newest) } else { self.before }
+    }
 }
 
 impl Table {
@@ -60,7 +86,7 @@ impl Table {
             return Some(found);
         }
         let (plugin, method) = self.aliases.get(&normal(name))?;
-        let plugin = self.plugins.get(plugin)?;
+        let plugin = self.plugins.get(plugin)?.plugin();
         Some((plugin.clone(), plugin.canonical(Some(method))?))
     }
 
@@ -70,7 +96,7 @@ impl Table {
             Some((plugin, rest)) => (plugin, Some(rest)),
             None => (name, None),
         };
-        let plugin = self.plugins.get(plugin)?;
+        let plugin = self.plugins.get(plugin)?.plugin();
         Some((plugin.clone(), plugin.canonical(rest)?))
     }
 
@@ -104,9 +130,15 @@ impl Table {
     pub(super) fn insert(&mut self, plugin: Arc<Plugin>, now: Instant) {
         let had_default = self.find(None).is_some();
         self.note_change(plugin.id().name.clone(), now);
-        if let Some(replaced) = self.plugins.insert(plugin.id().name.clone(), plugin) {
-            replaced.retire(true);
+        let replaced = self.plugins.remove(&plugin.id().name);
+        let before = replaced.and_then(|replaced| {
+            replaced.newest.retire(true);
+            replaced.worth_coming_back_to(now)
+        });
+        if before.is_some() {
+            plugin.circuit().put_on_trial();
         }
+        self.plugins.insert(plugin.id().name.clone(), Served { newest: plugin, before });
         self.find_aliases();
         if had_default && self.find(None).is_none() && !self.warned_of_no_default {
             self.warned_of_no_default = true;
@@ -120,11 +152,49 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, name: &str, now: Instant) -> Option<Arc<Plugin>> {
-        let (name, plugin) = self.plugins.remove_entry(name)?;
-        plugin.retire(true);
+        let (name, served) = self.plugins.remove_entry(name)?;
+        served.newest.retire(true);
         self.note_change(name, now);
         self.find_aliases();
-        Some(plugin)
+        Some(served.newest)
+    }
+
+    /// Whether calls of its plugin go to this version.
+    pub(super) fn serves(&self, plugin: &Plugin) -> bool {
+        let served = self.plugins.get(&plugin.id().name).map(Served::plugin);
+        served.is_some_and(|served| std::ptr::eq(Arc::as_ptr(served), plugin))
+    }
+
+    /// Versions that are condemned, each with the one that calls go to instead.
+    pub(super) fn condemned(&self) -> Vec<(Arc<Plugin>, Arc<Plugin>)> {
+        let condemned = self.plugins.values().filter(|one| one.newest.circuit().is_condemned());
+        condemned.map(|one| (one.newest.clone(), one.plugin().clone())).collect()
+    }
+
+    /// Serves the version before the newest one again.
+    pub(super) fn take_back(&mut self, name: &str, now: Instant) {
+        let Some(served) = self.plugins.get_mut(name) else { return };
+        let Some(before) = served.before.take() else { return };
+        before.retire(false);
+        served.newest.retire(true);
+        served.newest = before;
+        self.note_change(Arc::from(name), now);
+        self.find_aliases();
+    }
+
+    /// Whether a trial is over, so that a version can go.
+    pub(super) fn has_outlived(&self, now: Instant) -> bool {
+        let is_over = |one: &Served| one.newest.circuit().end_trial(now);
+        self.plugins.values().any(|one| one.before.is_some() && is_over(one))
+    }
+
+    /// Lets go of versions that nobody comes back to.
+    pub(super) fn drop_outlived(&mut self, now: Instant) {
+        for served in self.plugins.values_mut() {
+            if served.newest.circuit().end_trial(now) {
+                served.before = None;
+            }
+        }
     }
 
     /// Finds out which aliases lead where, and warns of those that lead nowhere
@@ -134,7 +204,7 @@ impl Table {
             let claim = |(alias, method): (&str, &str)| {
                 (normal(alias), (plugin.clone(), method.to_owned()))
             };
-            served.wit_names().into_iter().map(claim).collect::<Vec<_>>()
+            served.plugin().wit_names().into_iter().map(claim).collect::<Vec<_>>()
         });
         let (aliases, mut ambiguous) = resolve([], claims);
         // A handler takes all names that begin with its own.
@@ -157,12 +227,12 @@ impl Table {
     }
 
     pub(super) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
-        self.plugins.values()
+        self.plugins.values().map(Served::plugin)
     }
 
     /// Number of methods of all plugins.
     pub(super) fn methods(&self) -> usize {
-        self.plugins.values().map(|plugin| plugin.methods()).sum()
+        self.plugins().map(|plugin| plugin.methods()).sum()
     }
 
     /// Whether the plugin that `method` belongs to was changed a moment ago;

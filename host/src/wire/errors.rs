@@ -28,6 +28,7 @@ pub fn error_code(kind: ErrorKind) -> i32 {
         ErrorKind::DeadlineExceeded => -32003,
         ErrorKind::ResourceExhausted => -32004,
         ErrorKind::Overloaded => -32005,
+        ErrorKind::CircuitOpen => -32006,
         ErrorKind::MaybeExecuted => -32009,
         ErrorKind::InstantiateFailed => -32011,
     }
@@ -39,7 +40,7 @@ pub fn retryable(kind: ErrorKind) -> bool {
         ErrorKind::Application { retryable, .. } | ErrorKind::MethodNotFound { retryable } => {
             retryable
         }
-        ErrorKind::Internal | ErrorKind::Overloaded => true,
+        ErrorKind::Internal | ErrorKind::Overloaded | ErrorKind::CircuitOpen => true,
         _ => false,
     }
 }

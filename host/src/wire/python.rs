@@ -155,6 +155,7 @@ fn known_as(kind: ErrorKind) -> (&'static str, &'static str) {
         ErrorKind::Application { .. } => (OURS, "ApplicationError"),
         ErrorKind::Trap => (OURS, "Trap"),
         ErrorKind::Overloaded => (OURS, "Overloaded"),
+        ErrorKind::CircuitOpen => (OURS, "CircuitOpen"),
         ErrorKind::MaybeExecuted => (OURS, "MaybeExecuted"),
         ErrorKind::InstantiateFailed => (OURS, "InstantiateFailed"),
     }
