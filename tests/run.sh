@@ -116,6 +116,9 @@ guest examples/fib-rust fib wasm32-wasip2 fib
 guest examples/echo-rust echo wasm32-wasip2 echo
 guest tests/fixtures/misbehave misbehave wasm32-wasip2 misbehave
 guest tests/fixtures/typed typed wasm32-wasip2 typed
+CARGO_TARGET_DIR=target/guests-build cargo build --profile lines --locked --target wasm32-wasip2 \
+    --manifest-path tests/fixtures/misbehave/Cargo.toml
+cp target/guests-build/wasm32-wasip2/lines/misbehave.wasm target/guests/misbehave-lines.wasm
 # Core modules: with WIT metadata, and programs.
 guest examples/fib-rust fib wasm32-wasip1 fib-p1
 guest examples/fib-rust fib wasm32-unknown-unknown fib-unknown

@@ -43,6 +43,7 @@ struct Metrics {
     circuit_open: IntGaugeVec,
     circuit_opened: IntCounterVec,
     rollbacks: IntCounterVec,
+    guest_lines_dropped: IntCounterVec,
     compile_cache: IntCounterVec,
     compile_seconds: prometheus::Histogram,
     connected: IntGauge,
@@ -234,6 +235,7 @@ impl Telemetry {
         let _never_opened = self.0.circuit_open.remove_label_values(&[name]);
         let _never_opened = self.0.circuit_opened.remove_label_values(&[name]);
         let _never_bad = self.0.rollbacks.remove_label_values(&[name]);
+        let _never_dropped = self.0.guest_lines_dropped.remove_label_values(&[name]);
         info!(plugin = name, "plugin removed");
     }
 
@@ -276,6 +278,23 @@ impl Telemetry {
             bad.short(),
             bad.name
         );
+    }
+
+    /// Lines that a guest wrote are not in the log.
+    pub fn guest_lines_dropped(&self, plugin: &str, lines: u64) {
+        self.0.guest_lines_dropped.with_label_values(&[plugin]).inc_by(lines);
+    }
+
+    /// A plugin's lines are dropped; `again` says how many since the last time
+    /// that this was said.
+    pub fn guest_writes_too_much(&self, plugin: &str, per_second: u32, again: Option<u64>) {
+        match again {
+            None => warn!(
+                "`{plugin}` writes more than {per_second} lines a second to the log; what is \
+                 beyond that is dropped"
+            ),
+            Some(lines) => warn!("{lines} more lines of `{plugin}` were dropped from the log"),
+        }
     }
 
     /// A component was looked up among those compiled before.
@@ -455,6 +474,11 @@ impl Metrics {
             rollbacks: counters(
                 "rpchost_rollbacks_total",
                 "Versions that failed right after they came, and were taken back.",
+                &["plugin"],
+            )?,
+            guest_lines_dropped: counters(
+                "rpchost_guest_log_lines_dropped_total",
+                "Lines of guests that are not in the log because there were too many.",
                 &["plugin"],
             )?,
             compile_cache: counters(

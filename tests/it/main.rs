@@ -30,6 +30,11 @@ mod reuse;
 
 /// Versions that keep failing.
 mod circuit;
+/// What a trap shows, to its caller and to the operator.
+mod traps;
+
+/// What guests write, as it stands in the log.
+mod guest_logs;
 
 /// The release binary, a real broker, and clients as they are.
 mod clients;

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::GuestState;
+use super::{GuestState, Speaker};
 use crate::message::{Delivery, Revoked};
 
 /// What a guest can learn about the delivery it answers.
@@ -21,6 +21,8 @@ pub struct CallFacts {
     pub attempt: u32,
     /// Properties by the names that the interface promises.
     pub properties: Vec<(&'static str, String)>,
+    /// Whose lines the guest's output is in the log; `None` drops it.
+    pub speaker: Option<Speaker>,
 }
 
 impl CallFacts {
@@ -32,6 +34,7 @@ impl CallFacts {
             reply_expected: false,
             attempt: 1,
             properties: Vec::new(),
+            speaker: None,
         }
     }
 
@@ -66,6 +69,7 @@ impl CallFacts {
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?)))
                 .collect(),
+            speaker: None,
         }
     }
 }
@@ -95,7 +99,6 @@ impl bindings::rpchost::rpc::call_context::Host for GuestState {
     }
 
     fn property(&mut self, name: String) -> Option<String> {
-        let properties = &self.facts().properties;
-        properties.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
+        GuestState::property(self, &name).map(str::to_owned)
     }
 }

@@ -5,19 +5,26 @@
 //! store; refuses to know which plugin it is or how it is called.
 
 mod call_context;
+mod guest_log;
+mod logging;
 mod program;
 mod stdio;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
+use tracing::Level;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
 pub use call_context::CallFacts;
+use guest_log::GuestLog;
+pub use guest_log::{LogLimit, Speaker, printable};
 use program::Output;
 pub use program::Program;
-pub use stdio::{Captured, Stdio};
+use stdio::Stdio;
 
 /// Most entries of a guest's resource table: open streams, pollables and the
 /// like. Enough for any handler, and a bound on what it makes the host keep.
@@ -31,26 +38,27 @@ const MAX_RANDOM: u64 = 64 * 1024;
 pub struct GuestState {
     /// WASI 0.1 for core modules, and within it 0.2 for components.
     wasi: WasiP1Ctx,
-    facts: CallFacts,
-    stdout: Stdio,
+    log: Arc<GuestLog>,
+    /// What a program writes there is its `output` instead.
+    stdout: Option<Stdio>,
     stderr: Stdio,
-    /// What a program writes to standard output.
     output: Option<Output>,
 }
 
 impl std::fmt::Debug for GuestState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GuestState").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("GuestState").field("log", &self.log).finish_non_exhaustive()
     }
 }
 
 impl GuestState {
-    /// The state for one call: nothing granted, both outputs captured.
+    /// The state for one call: nothing granted, both outputs go to the log.
     pub fn new(facts: CallFacts) -> Self {
-        let stdout = Stdio::default();
+        let log = Arc::new(GuestLog::new(facts));
+        let stdout = Stdio::stdout(log.clone());
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(stdout.clone());
-        Self::build(wasi, facts, stdout, None)
+        Self::build(wasi, log, Some(stdout), None)
     }
 
     /// The state for one call of a program, which is granted what `program`
@@ -62,16 +70,16 @@ impl GuestState {
             .envs(&program.variables)
             .stdin(MemoryInputPipe::new(program.input))
             .stdout(output.clone());
-        Self::build(wasi, facts, Stdio::default(), Some(output))
+        Self::build(wasi, Arc::new(GuestLog::new(facts)), None, Some(output))
     }
 
     fn build(
         mut wasi: WasiCtxBuilder,
-        facts: CallFacts,
-        stdout: Stdio,
+        log: Arc<GuestLog>,
+        stdout: Option<Stdio>,
         output: Option<Output>,
     ) -> Self {
-        let stderr = Stdio::default();
+        let stderr = Stdio::stderr(log.clone());
         let mut wasi = wasi
             .stderr(stderr.clone())
             .max_random_size(MAX_RANDOM)
@@ -80,31 +88,27 @@ impl GuestState {
             .allow_ip_name_lookup(false)
             .build_p1();
         wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
-        Self { wasi, facts, stdout, stderr, output }
+        Self { wasi, log, stdout, stderr, output }
     }
 
     /// Makes it the state for another call of the same instance: nothing of the
     /// last one can be read from here.
     pub fn begin(&mut self, facts: CallFacts) {
-        self.facts = facts;
+        let log = Arc::new(GuestLog::new(facts));
         // Streams that the guest holds on to share these.
-        self.stdout.clear();
-        self.stderr.clear();
+        self.stdout.iter().chain([&self.stderr]).for_each(|stream| stream.begin(&log));
+        self.log = log;
     }
 
-    /// What the guest has written to standard output so far.
-    pub fn stdout(&self) -> Captured {
-        self.stdout.captured()
-    }
-
-    /// What the guest has written to standard error so far.
-    pub fn stderr(&self) -> Captured {
-        self.stderr.captured()
-    }
-
-    /// The last of what the guest has written to standard error so far.
-    pub fn stderr_tail(&self) -> Vec<u8> {
+    /// The last of what the guest has written to standard error in this call, at most 4 KiB.
+    pub fn stderr_tail(&self) -> String {
         self.stderr.tail()
+    }
+
+    /// A property of the request, by the name that `call-context` has for it.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        let properties = &self.facts().properties;
+        properties.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
     }
 
     /// Takes the result of a program; `None` if it was more than it may be.
@@ -113,7 +117,24 @@ impl GuestState {
     }
 
     fn facts(&self) -> &CallFacts {
-        &self.facts
+        &self.log.facts
+    }
+
+    /// Writes what the guest says through `wasi:logging`, each line of it.
+    fn write_log(&self, level: Level, context: &str, message: &str) {
+        if self.log.is_on(level) {
+            let context = if context.is_empty() { "log" } else { context };
+            for line in message.lines() {
+                let _counted_if_dropped = self.log.line(level, context, line, 0);
+            }
+        }
+    }
+}
+
+impl Drop for GuestState {
+    /// The call is over, however it ended: lines without an end are lines too.
+    fn drop(&mut self) {
+        self.stdout.iter().chain([&self.stderr]).for_each(Stdio::finish);
     }
 }
 
@@ -144,7 +165,7 @@ pub fn link<T: Guest + WasiView>(linker: &mut Linker<T>) -> anyhow::Result<()> {
     )
     .map_err(anyhow::Error::from)
     .context("failed to link `rpchost:rpc/call-context`")?;
-    Ok(())
+    logging::link(linker)
 }
 
 /// Links everything that core modules may import: WASI 0.1.

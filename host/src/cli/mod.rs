@@ -7,6 +7,7 @@ mod call;
 mod compile;
 mod dev;
 mod inspect;
+mod lines;
 mod output;
 mod serve;
 
@@ -40,6 +41,9 @@ enum Command {
     // For hosts, not for people: it reads and writes what nobody types.
     #[command(name = crate::plugins::COMPILE_COMMAND, hide = true)]
     Compile(compile::CompileArgs),
+    // The same.
+    #[command(name = crate::plugins::FIND_LINES_COMMAND, hide = true)]
+    FindLines(lines::LinesArgs),
 }
 
 /// Runs the command line of this process.
@@ -58,6 +62,7 @@ pub fn run() -> ExitCode {
         Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compile(args) => compile::run(&args),
+        Command::FindLines(args) => lines::run(&args),
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn start_logging(log: &LogConfig) {
         .with_ansi(std::io::stderr().is_terminal());
     match log.format {
         LogFormat::Text => logs.with_target(false).init(),
-        LogFormat::Json => logs.json().init(),
+        LogFormat::Json => logs.json().with_span_list(false).init(),
     }
 }
 

@@ -328,12 +328,11 @@ impl Dispatcher {
     }
 }
 
-/// What every log line about a request carries, the guest's own included. Off,
-/// and then free, unless guests' lines are asked for.
+/// What every log line of the host about a request carries; those of guests have it
+/// of their own. Off, and then free, unless debug lines are asked for.
 fn span(delivery: &Delivery) -> tracing::Span {
     let properties = &delivery.properties;
     let span = tracing::debug_span!(
-        target: "guest",
         "request",
         correlation_id = tracing::field::Empty,
         traceparent = tracing::field::Empty,

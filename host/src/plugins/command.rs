@@ -150,8 +150,7 @@ pub(super) fn too_much(plugin: &str, most: usize) -> CallError {
 
 /// The error of a program that ended with a status other than 0. `denied` is
 /// what it was refused before.
-pub(super) fn failure(plugin: &str, status: i32, denied: Option<&str>, stderr: &[u8]) -> CallError {
-    let stderr = String::from_utf8_lossy(stderr);
+pub(super) fn failure(plugin: &str, status: i32, denied: Option<&str>, stderr: &str) -> CallError {
     let stderr = stderr.trim();
     let (kind, mut text) = match denied {
         Some(denied) => {
@@ -189,12 +188,12 @@ mod tests {
 
     #[test]
     fn a_failure_says_the_last_line_and_carries_the_rest() {
-        let error = failure("tool", 7, None, b"one\n\xfftwo\n\n");
+        let error = failure("tool", 7, None, "one\n\u{fffd}two\n\n");
         assert_eq!(error.kind, ErrorKind::Application { code: 7, retryable: false });
         assert_eq!(error.message, "the plugin `tool` exited with status 7: \u{fffd}two");
         let data = r#"{"status":7,"stderr":"one\n\ufffdtwo"}"#.replace("\\ufffd", "\u{fffd}");
         assert_eq!(error.data, Some(data));
-        let error = failure("tool", 2, Some("memory beyond the limit was refused"), b"");
+        let error = failure("tool", 2, Some("memory beyond the limit was refused"), "");
         assert_eq!(error.kind, ErrorKind::ResourceExhausted);
     }
 }

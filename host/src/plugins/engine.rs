@@ -19,6 +19,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::compile::{Code, Compiler, Helper};
 use super::core_module::Source;
 use super::pool::Room;
+use super::reports::Reports;
 use super::store::CallState;
 use crate::capabilities;
 use crate::state_dir::StateDir;
@@ -60,6 +61,8 @@ struct Inner {
     core_linker: wasmtime::Linker<CallState>,
     compiler: Compiler,
     room: Arc<Room>,
+    reports: Reports,
+    telemetry: Telemetry,
     /// As many turns as cores, for calls that keep one busy.
     turns: Arc<Semaphore>,
 }
@@ -78,7 +81,7 @@ impl Engine {
     ///
     /// When this machine cannot run WebAssembly at all.
     pub fn new(calls: usize) -> anyhow::Result<Self> {
-        Self::make(calls, |_| Compiler::here())
+        Self::make(calls, None, Telemetry::new()?, |_| Compiler::here())
     }
 
     /// Makes an engine that has helpers compile, and keeps what they made in
@@ -93,12 +96,17 @@ impl Engine {
         state: Option<&StateDir>,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
-        Self::make(calls, |engine| Ok(Compiler::helper(helper, state, engine, telemetry)))
+        let (lines, counted) = (helper.clone(), telemetry.clone());
+        Self::make(calls, Some(lines), counted, |engine| {
+            Ok(Compiler::helper(helper, state, engine, telemetry))
+        })
     }
 
     /// Makes the engine and starts its ticker.
     fn make(
         calls: usize,
+        lines: Option<Helper>,
+        telemetry: Telemetry,
         compiler: impl FnOnce(&wasmtime::Engine) -> anyhow::Result<Compiler>,
     ) -> anyhow::Result<Self> {
         let room = Room::beside(calls);
@@ -122,8 +130,10 @@ impl Engine {
         capabilities::link_core(&mut core_linker)?;
         let compiler = compiler(&engine)?;
         start_ticker(&engine)?;
+        let reports = Reports::start(lines)?;
         let turns = Arc::new(Semaphore::new(cores()));
-        Ok(Self { inner: Arc::new(Inner { engine, linker, core_linker, compiler, room, turns }) })
+        let inner = Inner { engine, linker, core_linker, compiler, room, reports, telemetry, turns };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Runs a guest so that it cannot keep the host, or short calls, from
@@ -163,6 +173,14 @@ impl Engine {
     /// Room for idle instances, of all plugins together.
     pub(super) fn room(&self) -> &Arc<Room> {
         &self.inner.room
+    }
+
+    pub(super) fn reports(&self) -> &Reports {
+        &self.inner.reports
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.inner.telemetry
     }
 
     pub(super) fn linker(&self) -> &Linker<CallState> {

@@ -17,9 +17,12 @@ mod loaders;
 mod plugin;
 mod pool;
 mod reload;
+mod reports;
 mod scan;
 mod signature;
+mod stack;
 mod store;
+mod symbols;
 mod table;
 mod trap;
 mod typed;
@@ -41,6 +44,8 @@ pub use inspect::{Import, Inspection, Method, Offer, inspect, inspect_file};
 pub use kind::Kind;
 pub use plugin::{Invocation, Plugin};
 pub use reload::{Reloader, RescanHandle};
+pub use stack::Place;
+pub use symbols::{FIND_LINES_COMMAND, find_lines};
 use table::Table;
 
 use crate::config::{Limits, PluginConfig};
@@ -200,6 +205,7 @@ impl scan::Contents {
             Some(text) => PluginConfig::parse(text, &format!("{name}.toml"))?,
             None => PluginConfig::default(),
         };
-        Plugin::load(engine, self.id(name), self.source(), &config, limits)
+        let plugin = Plugin::load(engine, self.id(name), self.source(), &config, limits)?;
+        Ok(plugin.of_file(&self.file))
     }
 }

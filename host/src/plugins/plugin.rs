@@ -3,11 +3,12 @@
 //! A [`Plugin`] cannot exist unless its imports are linked and its exports
 //! have the right types, so a call never finds out.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use tracing::debug;
 use wasmtime::ResourcesRequired;
 use wasmtime::component::{Component, Instance};
 
@@ -21,9 +22,9 @@ use super::kind::{Kind, explain_import};
 use super::pool::{Leased, Pool};
 use super::signature;
 use super::store::{self, CallState};
-use super::trap::{self, Stage};
+use super::trap::{self, Ended, Stage};
 use super::typed::{self, Typed};
-use crate::capabilities::{CallFacts, Captured, GuestState};
+use crate::capabilities::{CallFacts, GuestState, LogLimit, Speaker};
 use crate::config::{Instances, Limits, OnRedelivery, PluginConfig};
 use crate::message::{
     Arguments, CallError, Delivery, ErrorKind, HeaderValue, Outcome, PluginId, ReturnValue,
@@ -53,7 +54,9 @@ use bindings::exports::rpchost::rpc::handler::{MessageParam, RpcError};
 /// A version of a plugin, ready to be called any number of times at once.
 pub struct Plugin {
     id: PluginId,
+    file: Option<Arc<Path>>,
     engine: Engine,
+    log: Arc<LogLimit>,
     served: Served,
     circuit: Circuit,
     timeout: Duration,
@@ -182,9 +185,12 @@ impl Plugin {
                 id.name
             );
         }
+        let log = Arc::new(LogLimit::new(id.name.clone(), engine.telemetry().clone()));
         Ok(Self {
             id,
+            file: None,
             engine: engine.clone(),
+            log,
             served,
             circuit: Circuit::new(),
             timeout: config.timeout.unwrap_or(limits.call_timeout),
@@ -194,6 +200,12 @@ impl Plugin {
             max_concurrency: config.max_concurrency,
             on_redelivery: config.on_redelivery,
         })
+    }
+
+    /// Notes where the bytes came from, so that they can be looked at again.
+    pub(super) fn of_file(mut self, file: &Path) -> Self {
+        self.file = Some(file.into());
+        self
     }
 
     /// Name and digest of this version.
@@ -289,10 +301,12 @@ impl Plugin {
 
     /// Runs one call, in a fresh instance or in one that is idle. Never longer than the deadline of
     /// `invocation.facts`, apart from one tick and [`GRACE`].
-    pub async fn call(&self, invocation: Invocation<'_>) -> Outcome {
+    pub async fn call(&self, mut invocation: Invocation<'_>) -> Outcome {
         let begun = Instant::now();
         let hurried = invocation.facts.deadline + GRACE < begun + self.timeout;
         let pass = self.circuit.enter(begun, hurried).map_err(|rest| self.rests(rest))?;
+        let method = invocation.method.to_owned();
+        invocation.facts.speaker = Some(Speaker { limit: self.log.clone(), method });
         match &self.served {
             Served::Handler(handler, pool) => {
                 self.call_handler(handler, pool.as_ref(), invocation, pass).await
@@ -386,7 +400,6 @@ impl Plugin {
         let state = store.data();
         // Who wrote too much was trapped for it, which says nothing about the rest.
         let Some(output) = state.guest.take_output() else {
-            log_output(&self.id, invocation.method, state);
             return Err(command::too_much(&self.id.name, self.max_body));
         };
         self.ended(invocation.method, ended, stage, state, pass)?.map_err(|status| {
@@ -416,7 +429,7 @@ impl Plugin {
         tokio::time::timeout_at((deadline + GRACE).into(), run).await.ok()
     }
 
-    /// What came of a run, after its output was passed on.
+    /// What came of a run.
     fn ended<T>(
         &self,
         method: &str,
@@ -425,15 +438,16 @@ impl Plugin {
         state: &CallState,
         pass: Pass<'_>,
     ) -> Result<T, CallError> {
-        log_output(&self.id, method, state);
         let error = match ended {
             Some(Ok(returned)) => {
                 pass.returned();
                 return Ok(returned);
             }
-            Some(Err(error)) => trap::classify(&self.id.name, &error, stage, state),
-            None => trap::timeout(&self.id.name, stage),
+            Some(Err(error)) => Some(error),
+            None => None,
         };
+        let ended = Ended { plugin: &self.id, file: self.file.as_ref(), method, stage, state };
+        let error = trap::explain(&ended, error.as_ref(), self.engine.reports());
         // A result that is larger than the host takes is what the caller asked for.
         let too_large =
             error.kind == ErrorKind::ResourceExhausted && state.limiter.denied.is_none();
@@ -520,24 +534,4 @@ fn check_initial_size(needs: &ResourcesRequired, id: &PluginId, memory: u64) -> 
         bail!("it starts with a table of {elements} elements, the limit is {MAX_TABLE_ELEMENTS}");
     }
     Ok(())
-}
-
-/// Passes a guest's output to the log, quoted so that it cannot forge lines.
-fn log_output(id: &PluginId, method: &str, state: &CallState) {
-    if !tracing::enabled!(target: "guest", tracing::Level::DEBUG) {
-        return;
-    }
-    let log = |stream: &str, captured: Captured| {
-        for line in String::from_utf8_lossy(&captured.bytes).lines() {
-            debug!(target: "guest", plugin = %id.name, method, stream, "{line:?}");
-        }
-        if captured.dropped > 0 {
-            debug!(
-                target: "guest", plugin = %id.name, method, stream,
-                "{} more bytes were dropped", captured.dropped
-            );
-        }
-    };
-    log("stdout", state.guest.stdout());
-    log("stderr", state.guest.stderr());
 }

@@ -167,6 +167,8 @@ fn resolve(root: &Path, file_name: &str) -> anyhow::Result<PathBuf> {
 /// A plugin's files, read at one moment.
 #[derive(Debug)]
 pub(super) struct Contents {
+    /// Where the plugin's file is, links not followed.
+    pub(super) file: PathBuf,
     pub(super) wasm: Vec<u8>,
     /// SHA-256 of `wasm`, lower-case hex.
     pub(super) digest: String,
@@ -198,8 +200,9 @@ pub(super) fn read(directory: &Path, stem: &str) -> anyhow::Result<Option<Conten
     if signature(&root, stem)? != before {
         return Ok(None);
     }
-    let digest = Sha256::digest(&wasm).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(Contents { wasm, digest, config, wit, signature: before }))
+    let file = root.join(format!("{stem}.wasm"));
+    let digest = digest(&wasm);
+    Ok(Some(Contents { file, wasm, digest, config, wit, signature: before }))
 }
 
 /// Reads the WIT file beside a plugin that is not in the plugin directory.
@@ -225,7 +228,17 @@ fn into_text(bytes: anyhow::Result<Vec<u8>>, file_name: &str) -> anyhow::Result<
     String::from_utf8(bytes).with_context(|| format!("`{file_name}` is not UTF-8"))
 }
 
-fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
+/// What tells versions apart: SHA-256, in lower-case hex.
+pub(super) fn digest(wasm: &[u8]) -> String {
+    Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// Says why it cannot be read.
+pub(super) fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     // A pipe must not block us, and is refused below.
     let file = File::options()
         .read(true)

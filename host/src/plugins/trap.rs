@@ -1,20 +1,29 @@
 //! Why a call ended without an answer: from wasmtime's errors to ours.
 //!
 //! The only place that knows wasmtime's error types. What reaches a caller is
-//! the trap's name and the guest's function names, never a path.
+//! the trap's name, the guest's functions and its own last words, never a file
+//! of the guest's or of the host's. `reports` writes the rest to the log, under
+//! the id that the caller gets.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use sha2::{Digest as _, Sha256};
+use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
+use super::reports::{Report, Reports};
+use super::stack::Stack;
 use super::store::CallState;
-use crate::message::{CallError, ErrorKind};
+use crate::capabilities::printable;
+use crate::message::{CallError, ErrorKind, PluginId};
 
-/// Most frames of a guest's stack in an error.
-const MAX_FRAMES: usize = 20;
+/// Lines of a guest's standard error in a reply, the last ones.
+const MAX_STDERR_LINES: usize = 10;
 
-/// Longest function name in a stack, in bytes; mangled generics have no bound.
-const MAX_NAME: usize = 160;
+/// Bytes of them. With the stack's it is less than an error may have.
+const MAX_STDERR: usize = 1024;
 
 /// How far a call had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,95 +32,144 @@ pub(super) enum Stage {
     Running,
 }
 
-/// What ended the call of `plugin`.
-pub(super) fn classify(
-    plugin: &str,
-    error: &wasmtime::Error,
-    stage: Stage,
-    state: &CallState,
+/// A call that ended without an answer.
+pub(super) struct Ended<'a> {
+    pub(super) plugin: &'a PluginId,
+    /// Where the plugin's file was found.
+    pub(super) file: Option<&'a Arc<Path>>,
+    pub(super) method: &'a str,
+    pub(super) stage: Stage,
+    pub(super) state: &'a CallState,
+}
+
+/// What a call ended with, in words.
+struct Verdict {
+    kind: ErrorKind,
+    trap: &'static str,
+    text: String,
+}
+
+/// The error of a call that ended; without wasmtime's it was dropped because
+/// its time was up. Reports it, unless it is no fault of the plugin.
+pub(super) fn explain(
+    ended: &Ended<'_>,
+    error: Option<&wasmtime::Error>,
+    reports: &Reports,
 ) -> CallError {
+    let verdict = match classify(ended, error) {
+        Ok(verdict) => verdict,
+        Err(error) => return error,
+    };
+    let stack = error.map(Stack::of).unwrap_or_default();
+    let stderr = ended.state.guest.stderr_tail();
+    let id = id(ended.plugin, &verdict, &stack);
+    let mut data = json!({ "trap": verdict.trap, "id": id, "stack": stack.shortened() });
+    let last_lines = last_lines(&stderr);
+    if !last_lines.is_empty()
+        && let Some(data) = data.as_object_mut()
+    {
+        data.insert("stderr".to_owned(), last_lines.into());
+    }
+    let call_error = CallError::new(verdict.kind, verdict.text).with_data(data.to_string());
+    reports.offer(&ended.plugin.name, &id, || Report {
+        id: id.clone(),
+        plugin: ended.plugin.clone(),
+        file: ended.file.cloned(),
+        method: ended.method.to_owned(),
+        correlation_id: ended.state.guest.property("correlation-id").map(str::to_owned),
+        kind: verdict.kind,
+        text: call_error.message.clone(),
+        stack,
+        stderr,
+    });
+    call_error
+}
+
+/// What it was; `Err` where there is nothing to report about the plugin.
+fn classify(ended: &Ended<'_>, error: Option<&wasmtime::Error>) -> Result<Verdict, CallError> {
+    let plugin = &ended.plugin.name;
+    let Some(error) = error else { return Ok(timeout(ended)) };
     if error.is::<PoolConcurrencyLimitError>() {
-        return CallError::new(
+        return Err(CallError::new(
             ErrorKind::Overloaded,
             format!("no room for another instance of the plugin `{plugin}`"),
-        );
+        ));
     }
     let trap = error.downcast_ref::<Trap>().copied();
     if trap == Some(Trap::Interrupt) {
-        return timeout(plugin, stage).with_data(data("interrupt", error));
+        return Ok(timeout(ended));
     }
-    if let Some(denied) = &state.limiter.denied {
-        return CallError::new(
-            ErrorKind::ResourceExhausted,
-            format!("the plugin `{plugin}` ended after {denied}"),
-        )
-        .with_data(data(trap.map_or("guest-error", trap_name), error));
+    if let Some(denied) = &ended.state.limiter.denied {
+        return Ok(Verdict {
+            kind: ErrorKind::ResourceExhausted,
+            trap: trap.map_or("guest-error", trap_name),
+            text: format!("the plugin `{plugin}` ended after {denied}"),
+        });
     }
-    let (name, text) = if let Some(trap) = trap {
+    let (trap, text) = if let Some(trap) = trap {
         (trap_name(trap), trap.to_string())
     } else if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
         ("exit", format!("it exited with status {status} instead of returning"))
     } else if is_hostcall_exhausted(error) {
-        return CallError::new(
+        return Err(CallError::new(
             ErrorKind::ResourceExhausted,
             format!("the result of the plugin `{plugin}` is larger than the host's limit"),
-        );
+        ));
     } else {
         // Lowering or lifting: lengths that lie, bad UTF-8, bad discriminants.
         ("guest-error", error.root_cause().to_string())
     };
-    let (kind, did) = match stage {
+    let (kind, did) = match ended.stage {
         Stage::Starting => (ErrorKind::InstantiateFailed, "trapped while starting"),
         Stage::Running => (ErrorKind::Trap, "trapped"),
     };
-    CallError::new(kind, format!("the plugin `{plugin}` {did}: {text}"))
-        .with_data(data(name, error))
+    Ok(Verdict { kind, trap, text: format!("the plugin `{plugin}` {did}: {text}") })
 }
 
-/// The error of a call that ran past its limit.
-pub(super) fn timeout(plugin: &str, stage: Stage) -> CallError {
-    let doing = match stage {
+/// A call that ran past its limit.
+fn timeout(ended: &Ended<'_>) -> Verdict {
+    let doing = match ended.stage {
         Stage::Starting => "while starting",
         Stage::Running => "while running",
     };
-    CallError::new(
-        ErrorKind::Timeout,
-        format!("the plugin `{plugin}` was interrupted {doing}: its time is up"),
-    )
+    let plugin = &ended.plugin.name;
+    let text = format!("the plugin `{plugin}` was interrupted {doing}: its time is up");
+    Verdict { kind: ErrorKind::Timeout, trap: "interrupt", text }
 }
 
-fn data(trap: &str, error: &wasmtime::Error) -> String {
-    json!({ "trap": trap, "stack": stack(error) }).to_string()
+/// Eight hexadecimal digits that are the same wherever this version ends like
+/// this at this place. So the log has the report of every id that a caller
+/// can name, also of those whose own report was left out as one of a thousand.
+fn id(plugin: &PluginId, verdict: &Verdict, stack: &Stack) -> String {
+    let mut digest = Sha256::new();
+    for part in [&plugin.digest, verdict.kind.name(), verdict.trap] {
+        digest.update(part);
+        digest.update([0]);
+    }
+    // Where a loop was interrupted is chance; in which function, less so.
+    let exact = verdict.kind != ErrorKind::Timeout;
+    stack.places(exact, |number| digest.update(number.to_le_bytes()));
+    if stack.is_empty() {
+        digest.update(&verdict.text);
+    }
+    digest.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The guest's functions from the innermost out, without those that every
-/// panic of a Rust guest begins with.
-fn stack(error: &wasmtime::Error) -> Vec<String> {
-    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
-        return Vec::new();
-    };
-    let names: Vec<String> = backtrace
-        .frames()
-        .iter()
-        .map(|frame| {
-            let mut name = frame.func_name().map_or_else(
-                || format!("function {}", frame.func_index()),
-                |name| format!("{:#}", rustc_demangle::demangle(name)),
-            );
-            crate::message::truncate(&mut name, MAX_NAME);
-            name
-        })
-        .collect();
-    let runtime = names.iter().take_while(|name| is_panic_machinery(name)).count();
-    // A stack that is all machinery is shown whole.
-    let skip = if runtime == names.len() { 0 } else { runtime };
-    names.into_iter().skip(skip).take(MAX_FRAMES).collect()
-}
-
-fn is_panic_machinery(name: &str) -> bool {
-    const PREFIXES: [&str; 8] =
-        ["abort", "std::", "core::", "alloc::", "__rust", "rust_", "dlmalloc", "__abort"];
-    PREFIXES.iter().any(|prefix| name.trim_start_matches('<').starts_with(prefix))
+/// The end of a guest's standard error, as a caller may show it.
+fn last_lines(stderr: &str) -> Vec<String> {
+    let mut room = MAX_STDERR;
+    let mut lines = Vec::new();
+    let written = stderr.lines().filter(|line| !line.is_empty());
+    for line in written.rev().take(MAX_STDERR_LINES) {
+        let line = printable(line, MAX_STDERR);
+        match room.checked_sub(line.len()) {
+            Some(left) => room = left,
+            None => break,
+        }
+        lines.push(line);
+    }
+    lines.reverse();
+    lines
 }
 
 /// wasmtime keeps this error's type to itself; its text is all there is.
@@ -134,5 +192,21 @@ fn trap_name(trap: Trap) -> &'static str {
         Trap::Interrupt => "interrupt",
         Trap::CannotEnterComponent => "cannot-enter-component",
         _ => "trap",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_few_short_and_harmless() {
+        assert_eq!(last_lines("\n\none\r\n\x1b[2Jtwo\n\n"), ["one", "\\u{1b}[2Jtwo"]);
+        let many: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        let lines = last_lines(&many);
+        assert_eq!((lines.len(), lines.last().unwrap().as_str()), (10, "line 99"));
+        let long = "x".repeat(4096);
+        let lines = last_lines(&long);
+        assert_eq!(lines.iter().map(String::len).sum::<usize>(), MAX_STDERR);
     }
 }

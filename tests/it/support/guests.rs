@@ -62,7 +62,18 @@ pub fn guest(name: &str) -> Guest {
         head.find_map(|line| line.strip_prefix(what)).map(|body| body.trim().to_owned())
     };
     let (body, send) = (said(";; body:"), said(";; send:"));
-    Guest { name: name.to_owned(), expect, body, send, wasm: encode(name, &text) }
+    Guest { name: name.to_owned(), expect, body, send, wasm: encode(name, &text, &[]) }
+}
+
+/// One of them, with more custom sections at the end of its module.
+///
+/// # Panics
+///
+/// When there is no such guest or it cannot be encoded.
+pub fn with_sections(name: &str, sections: &[(&str, &[u8])]) -> Vec<u8> {
+    let path = root().join(format!("tests/fixtures/wat/{name}.wat"));
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    encode(name, &text, sections)
 }
 
 /// The guest `version` with its twelve-byte mark replaced by `mark`.
@@ -75,7 +86,7 @@ pub fn version(mark: &str) -> Vec<u8> {
     wasm
 }
 
-fn encode(name: &str, wat: &str) -> Vec<u8> {
+fn encode(name: &str, wat: &str, sections: &[(&str, &[u8])]) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (ours, _) = resolve.push_dir(root().join("wit")).expect("the WIT package");
     let own = root().join(format!("tests/fixtures/wat/{name}.wit"));
@@ -87,18 +98,37 @@ fn encode(name: &str, wat: &str) -> Vec<u8> {
         resolve.select_world(&[ours], Some("minimal"))
     }
     .unwrap_or_else(|error| panic!("{name}: {error:#}"));
-    component(&resolve, world, wat)
+    component(&resolve, world, wat, sections)
 }
 
 /// A component out of core WAT.
-fn component(resolve: &Resolve, world: WorldId, wat: &str) -> Vec<u8> {
+fn component(resolve: &Resolve, world: WorldId, wat: &str, sections: &[(&str, &[u8])]) -> Vec<u8> {
     let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{wat}: {error}"));
+    for (name, contents) in sections {
+        let name_length = leb128(name.len());
+        module.push(0);
+        module.extend(leb128(name_length.len() + name.len() + contents.len()));
+        module.extend(name_length);
+        module.extend(name.as_bytes());
+        module.extend(*contents);
+    }
     embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)
         .unwrap_or_else(|error| panic!("{wat}: {error:#}"));
     ComponentEncoder::default()
         .module(&module)
         .and_then(|encoder| encoder.validate(true).encode())
         .unwrap_or_else(|error| panic!("{wat}: {error:#}"))
+}
+
+/// A number as WebAssembly writes lengths.
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
 }
 
 /// A component with the functions of a WIT text, whose only world it is. Those
@@ -146,7 +176,7 @@ pub fn numbers(wit: &str) -> Vec<u8> {
         ));
     }
     module.push(')');
-    component(&resolve, world, &module)
+    component(&resolve, world, &module, &[])
 }
 
 /// The only world of a WIT text.
@@ -164,7 +194,7 @@ fn world(wit: &str) -> (Resolve, WorldId) {
 /// When they do not fit together.
 pub fn of_world(wit: &str, wat: &str) -> Vec<u8> {
     let (resolve, world) = world(wit);
-    component(&resolve, world, wat)
+    component(&resolve, world, wat, &[])
 }
 
 /// The same component with other bytes: a section that nobody reads is added.

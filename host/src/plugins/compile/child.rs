@@ -54,7 +54,12 @@ impl Confined {
     }
 }
 
-fn limit(memory: u64, cpu: u64) -> anyhow::Result<()> {
+/// Limits this process for good; see [`Confined::enter`].
+///
+/// # Errors
+///
+/// When a limit cannot be set.
+pub(in crate::plugins) fn limit(memory: u64, cpu: u64) -> anyhow::Result<()> {
     // A host that dies takes its helpers along.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .context("failed to be tied to the host")?;

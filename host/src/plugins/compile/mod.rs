@@ -19,6 +19,7 @@ use wasmtime::component::Component;
 
 use cache::{Cache, Found};
 pub use child::Confined;
+pub(super) use child::limit as confine;
 pub(super) use helper::Passing;
 pub use helper::{Budget, COMPILE_COMMAND, Helper, INVALID, UNABLE};
 
