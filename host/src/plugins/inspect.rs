@@ -81,7 +81,7 @@ pub fn inspect(engine: &Engine, name: &str, source: Source<'_>) -> anyhow::Resul
     let methods = match &kind {
         Ok(Kind::Handler) => any_method(name, "bytes -> bytes"),
         Ok(Kind::Command) => any_method(name, PROGRAM),
-        Ok(Kind::Typed) => typed_methods(&component, wasmtime, name),
+        Ok(Kind::Typed) => typed_methods(&component, wasmtime, name)?,
         Err(_) => Vec::new(),
     };
     let imports = component
@@ -153,12 +153,17 @@ fn offer(import: &str) -> Offer {
     }
 }
 
-fn typed_methods(component: &Component, engine: &wasmtime::Engine, plugin: &str) -> Vec<Method> {
-    typed::named(typed::functions(component, engine))
+fn typed_methods(
+    component: &Component,
+    engine: &wasmtime::Engine,
+    plugin: &str,
+) -> anyhow::Result<Vec<Method>> {
+    let methods = typed::named(typed::functions(component, engine)?)
         .map(|(name, function)| Method {
             name: format!("{plugin}.{name}"),
             signature: function.shown,
             not_callable: function.call.err(),
         })
-        .collect()
+        .collect();
+    Ok(methods)
 }

@@ -125,7 +125,7 @@ fn kinds(component: &Component, engine: &wasmtime::Engine) -> Vec<Kind> {
             found.push(kind);
         }
     }
-    if !typed::functions(component, engine).is_empty() {
+    if typed::any(component, engine) {
         found.push(Kind::Typed);
     }
     found

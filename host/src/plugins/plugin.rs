@@ -94,7 +94,7 @@ impl Served {
             engine.linker().instantiate_pre(component).map_err(|error| explain_import(&error))?;
         Ok(match kind {
             Kind::Typed => {
-                let functions = typed::functions(component, engine.wasmtime());
+                let functions = typed::functions(component, engine.wasmtime())?;
                 let pool = reuse.then(|| Pool::new(engine.room().clone()));
                 Self::Typed(Typed::new(&id.name, instance, functions)?, pool)
             }

@@ -33,7 +33,7 @@ pub(super) fn check_handler(
         {
             Some(ComponentItem::ComponentFunc(function)) => {
                 let found = match typed::signature(&function) {
-                    Ok(signature) => signature.to_string(),
+                    Ok(signature) => typed::shown(&signature),
                     Err(reason) => bail!("its `handle` is not what this host calls: {reason}"),
                 };
                 if found != HANDLE {

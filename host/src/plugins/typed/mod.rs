@@ -32,13 +32,9 @@ use super::store::CallState;
 use super::trap::Stage;
 use crate::message::{Arguments, CallError, ErrorKind, Outcome, ReturnValue};
 pub(super) use names::{normal, resolve};
-pub(super) use surface::{Function, functions, signature};
+pub(super) use surface::{Function, any, functions, shown, signature};
 use types::Type;
 use value::Value;
-
-/// Most functions of one plugin, callable or not: room for any interface that
-/// a person wrote, and a bound on what is kept of one that nobody did.
-const MAX_FUNCTIONS: usize = 1_000;
 
 /// Most functions that a refusal or a warning names.
 const MAX_NAMED: usize = 8;
@@ -80,9 +76,6 @@ impl Typed {
         instance: InstancePre<CallState>,
         functions: Vec<Function>,
     ) -> anyhow::Result<Self> {
-        if functions.len() > MAX_FUNCTIONS {
-            bail!("it exports {} functions, the limit is {MAX_FUNCTIONS}", functions.len());
-        }
         let mut methods = Vec::new();
         let mut aliases = Vec::new();
         let mut reasons = Vec::new();

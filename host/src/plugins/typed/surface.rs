@@ -1,11 +1,37 @@
 //! What a component exports, as functions with names and types of ours.
 //!
 //! Read once, at load. What cannot be called is part of it, with the reason.
+//! A component is somebody else's, and its types can be far larger than its
+//! file: every copy of a name is charged before it is made.
 
+use std::fmt::{self, Write as _};
+use std::ops::ControlFlow;
+
+use anyhow::bail;
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type as Wasm};
 use wasmtime::component::{Component, ComponentExportIndex};
 
 use super::types::{Case, Field, Integer, Signature, Type};
+use crate::message::truncate;
+
+/// Most functions of one plugin, callable or not: room for any interface that
+/// a person wrote, and a bound on what is kept of one that nobody did.
+const MAX_FUNCTIONS: usize = 1_000;
+
+/// Bytes of the types of all of a plugin's functions, with the names in them. A
+/// thousand functions of a hundred types each, with ordinary names, take half.
+const MAX_BYTES: usize = 16 << 20;
+
+/// Bytes of the names of a plugin's functions, each with its interface's. All the
+/// names that a function can be called by take some eight times that.
+const MAX_NAMES: usize = 1 << 20;
+
+/// Longest text of a function's type in bytes: more than a person reads.
+const MAX_SHOWN: usize = 4096;
+
+/// Longest reason why a function cannot be called in bytes: it may name a
+/// parameter, and names may have 100,000 bytes.
+const MAX_REASON: usize = 256;
 
 /// Most types within one function's type, every use counted: WIT types do not
 /// recurse, but a few of them can stand for billions.
@@ -40,32 +66,122 @@ pub(in super::super) struct Callable {
 
 /// The functions that a component means for others: not those of WASI and of
 /// `rpchost`, nor what toolchains add for themselves.
+///
+/// # Errors
+///
+/// When there are too many, or their names are too long.
 pub(in super::super) fn functions(
     component: &Component,
     engine: &wasmtime::Engine,
-) -> Vec<Function> {
+) -> anyhow::Result<Vec<Function>> {
     let mut found = Vec::new();
+    let (mut room, mut names) = (Room(MAX_BYTES), Room(MAX_NAMES));
+    let too_much = visit(component, engine, &mut |interface, name, function| {
+        if found.len() == MAX_FUNCTIONS {
+            return ControlFlow::Break(format!(
+                "it exports more than {MAX_FUNCTIONS} functions, the limit"
+            ));
+        }
+        if !names.take(name.len().saturating_add(interface.map_or(0, str::len))) {
+            return ControlFlow::Break(format!(
+                "the names of its functions have more than {}, the limit",
+                shown_size(MAX_NAMES)
+            ));
+        }
+        let index = match interface {
+            None => component.get_export_index(None, name),
+            Some(interface) => component
+                .get_export_index(None, interface)
+                .and_then(|outer| component.get_export_index(Some(&outer), name)),
+        };
+        found.push(Function::new(interface, name, function, index, &mut room));
+        ControlFlow::Continue(())
+    });
+    match too_much {
+        ControlFlow::Break(reason) => bail!(reason),
+        ControlFlow::Continue(()) => Ok(found),
+    }
+}
+
+/// Whether there is any.
+pub(in super::super) fn any(component: &Component, engine: &wasmtime::Engine) -> bool {
+    visit(component, engine, &mut |_, _, _| ControlFlow::Break(())).is_break()
+}
+
+/// Shows each function, with the name of its interface and its own.
+fn visit<B>(
+    component: &Component,
+    engine: &wasmtime::Engine,
+    each: &mut impl FnMut(Option<&str>, &str, &ComponentFunc) -> ControlFlow<B>,
+) -> ControlFlow<B> {
     for (name, item) in component.component_type().exports(engine) {
         match item.ty {
             ComponentItem::ComponentFunc(function) if !is_componentize_qjs(name, &function) => {
-                let index = component.get_export_index(None, name);
-                found.push(Function::new(None, name, &function, index));
+                each(None, name, &function)?;
             }
             ComponentItem::ComponentInstance(instance) if !is_not_for_callers(name) => {
-                let outer = component.get_export_index(None, name);
                 for (own, item) in instance.exports(engine) {
                     if let ComponentItem::ComponentFunc(function) = item.ty {
-                        let index = outer
-                            .as_ref()
-                            .and_then(|outer| component.get_export_index(Some(outer), own));
-                        found.push(Function::new(Some(name), own, &function, index));
+                        each(Some(name), own, &function)?;
                     }
                 }
             }
             _ => {}
         }
     }
-    found
+    ControlFlow::Continue(())
+}
+
+/// Bytes that are left.
+struct Room(usize);
+
+impl Room {
+    /// Whether there were as many; they are taken then.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.0.checked_sub(bytes).map(|rest| self.0 = rest).is_some()
+    }
+}
+
+fn shown_size(bytes: usize) -> impl fmt::Display {
+    bytesize::ByteSize(bytes as u64).display().iec()
+}
+
+/// What of a function's types may still be used.
+struct Left<'a> {
+    /// Of [`MAX_TYPES`].
+    types: usize,
+    room: &'a mut Room,
+}
+
+impl Left<'_> {
+    fn of(room: &mut Room) -> Left<'_> {
+        Left { types: MAX_TYPES, room }
+    }
+
+    /// Charges a type, or several.
+    fn types(&mut self, count: usize) -> Result<(), String> {
+        match self.types.checked_sub(count) {
+            Some(rest) => self.types = rest,
+            None => return Err(format!("is of more than {MAX_TYPES} types")),
+        }
+        self.bytes(count.saturating_mul(size_of::<Case>()))
+    }
+
+    /// Charges a name and copies it.
+    fn name(&mut self, name: &str) -> Result<String, String> {
+        self.bytes(name.len())?;
+        Ok(name.to_owned())
+    }
+
+    fn bytes(&mut self, bytes: usize) -> Result<(), String> {
+        if self.room.take(bytes) {
+            return Ok(());
+        }
+        Err(format!(
+            "is too large: the types of a plugin's functions may take {} in all",
+            shown_size(MAX_BYTES)
+        ))
+    }
 }
 
 /// WASI's and our own interfaces, and the instance that componentize-py adds.
@@ -84,18 +200,22 @@ impl Function {
         name: &str,
         function: &ComponentFunc,
         index: Option<ComponentExportIndex>,
+        room: &mut Room,
     ) -> Self {
-        let signature = signature(function);
-        let call = match (&signature, index) {
-            (Err(reason), _) => Err(reason.clone()),
+        let signature = typed(function, room);
+        let shown = match &signature {
+            Ok(signature) => shown(signature),
+            Err(_) => outline(function, room),
+        };
+        let call = match (signature, index) {
+            (Err(mut reason), _) => {
+                truncate(&mut reason, MAX_REASON);
+                Err(reason)
+            }
             (Ok(_), _) if name.starts_with('[') => Err("it belongs to a resource".to_owned()),
             (Ok(_), _) if function.async_() => Err("it is an `async` function".to_owned()),
             (Ok(_), None) => Err("the component does not say where it is".to_owned()),
-            (Ok(signature), Some(index)) => Ok(Callable { signature: signature.clone(), index }),
-        };
-        let shown = match &signature {
-            Ok(signature) => signature.to_string(),
-            Err(_) => outline(function),
+            (Ok(signature), Some(index)) => Ok(Callable { signature, index }),
         };
         Self { interface: interface.map(str::to_owned), name: name.to_owned(), shown, call }
     }
@@ -130,13 +250,18 @@ fn split_version(interface: &str) -> (&str, Option<&str>) {
 
 /// A function's type, or why no caller can use it.
 pub(in super::super) fn signature(function: &ComponentFunc) -> Result<Signature, String> {
-    let mut left = MAX_TYPES;
+    typed(function, &mut Room(MAX_BYTES))
+}
+
+fn typed(function: &ComponentFunc, room: &mut Room) -> Result<Signature, String> {
+    let mut left = Left::of(room);
     let params = function
         .params()
         .map(|(name, ty)| {
             let ty = reflect(&ty, &mut left, 0)
-                .map_err(|reason| format!("its parameter `{name}` {reason}"))?;
-            Ok(Field { name: name.to_owned(), ty })
+                .map_err(|reason| format!("its parameter `{}` {reason}", short(name)))?;
+            let name = left.name(name).map_err(|reason| format!("its type {reason}"))?;
+            Ok(Field { name, ty })
         })
         .collect::<Result<_, String>>()?;
     let result = function
@@ -148,29 +273,68 @@ pub(in super::super) fn signature(function: &ComponentFunc) -> Result<Signature,
     Ok(Signature { params, result })
 }
 
-/// A function's type where some of it has no notation of ours.
-fn outline(function: &ComponentFunc) -> String {
-    let shown = |ty: &Wasm| match reflect(ty, &mut MAX_TYPES.clone(), 0) {
-        Ok(ty) => ty.to_string(),
-        Err(_) => "…".to_owned(),
-    };
-    let params: Vec<_> =
-        function.params().map(|(name, ty)| format!("{name}: {}", shown(&ty))).collect();
-    let result = function.results().next();
-    let result = result.map(|ty| format!(" -> {}", shown(&ty))).unwrap_or_default();
-    format!("({}){result}", params.join(", "))
+/// A name, cut so that there is room for what is said of it.
+fn short(name: &str) -> String {
+    let mut name = name.to_owned();
+    truncate(&mut name, MAX_REASON / 4);
+    name
 }
 
-/// A type as ours. `left` is what of [`MAX_TYPES`] may still be used.
-fn reflect(ty: &Wasm, left: &mut usize, depth: usize) -> Result<Type, String> {
-    let mut spend = |count: usize| match left.checked_sub(count) {
-        Some(rest) => {
-            *left = rest;
-            Ok(())
-        }
-        None => Err(format!("is of more than {MAX_TYPES} types")),
+/// A function's type as text, of at most [`MAX_SHOWN`] bytes.
+pub(in super::super) fn shown(signature: &Signature) -> String {
+    let mut text = Shown::default();
+    // Ends where the text does.
+    let _cut = write!(text, "{signature}");
+    text.0
+}
+
+/// A function's type where some of it has no notation of ours.
+fn outline(function: &ComponentFunc, room: &mut Room) -> String {
+    let mut text = Shown::default();
+    let _cut = write_outline(&mut text, function, room);
+    text.0
+}
+
+fn write_outline(text: &mut Shown, function: &ComponentFunc, room: &mut Room) -> fmt::Result {
+    let mut part = |text: &mut Shown, ty: &Wasm| match reflect(ty, &mut Left::of(room), 0) {
+        Ok(ty) => write!(text, "{ty}"),
+        Err(_) => write!(text, "…"),
     };
-    spend(1)?;
+    write!(text, "(")?;
+    for (index, (name, ty)) in function.params().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        write!(text, "{comma}{name}: ")?;
+        part(text, &ty)?;
+    }
+    write!(text, ")")?;
+    if let Some(ty) = function.results().next() {
+        write!(text, " -> ")?;
+        part(text, &ty)?;
+    }
+    Ok(())
+}
+
+/// A text that takes no more than [`MAX_SHOWN`] bytes.
+#[derive(Default)]
+struct Shown(String);
+
+impl fmt::Write for Shown {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let full = self.0.len().saturating_add(part.len()) > MAX_SHOWN;
+        let room = MAX_SHOWN.saturating_sub(self.0.len());
+        let fits = part.get(..part.floor_char_boundary(room)).unwrap_or_default();
+        self.0.push_str(fits);
+        if full {
+            self.0.push('…');
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
+}
+
+/// A type as ours.
+fn reflect(ty: &Wasm, left: &mut Left<'_>, depth: usize) -> Result<Type, String> {
+    left.types(1)?;
     if depth > MAX_DEPTH {
         return Err(format!("is nested more than {MAX_DEPTH} deep"));
     }
@@ -198,7 +362,7 @@ fn reflect(ty: &Wasm, left: &mut usize, depth: usize) -> Result<Type, String> {
                 .fields()
                 .map(|field| {
                     let ty = reflect(&field.ty, left, depth + 1)?;
-                    Ok(Field { name: field.name.to_owned(), ty })
+                    Ok(Field { name: left.name(field.name)?, ty })
                 })
                 .collect::<Result<_, String>>()?,
         ),
@@ -210,18 +374,20 @@ fn reflect(ty: &Wasm, left: &mut usize, depth: usize) -> Result<Type, String> {
                 .cases()
                 .map(|case| {
                     let ty = case.ty.map(|ty| reflect(&ty, left, depth + 1)).transpose()?;
-                    Ok(Case { name: case.name.to_owned(), ty })
+                    Ok(Case { name: left.name(case.name)?, ty })
                 })
                 .collect::<Result<_, String>>()?,
         ),
         Wasm::Enum(cases) => {
-            spend(cases.names().len())?;
-            Type::Enum(cases.names().map(str::to_owned).collect())
+            left.types(cases.names().len())?;
+            Type::Enum(cases.names().map(|name| left.name(name)).collect::<Result<_, _>>()?)
         }
         Wasm::Flags(flags) if flags.names().len() > MAX_FLAGS => {
             return Err(format!("has more than {MAX_FLAGS} flags"));
         }
-        Wasm::Flags(flags) => Type::Flags(flags.names().map(str::to_owned).collect()),
+        Wasm::Flags(flags) => {
+            Type::Flags(flags.names().map(|name| left.name(name)).collect::<Result<_, _>>()?)
+        }
         Wasm::Option(option) => Type::Option(inner(&option.ty(), left, depth)?),
         Wasm::Result(result) => {
             let mut payload = |ty: Option<Wasm>| ty.map(|ty| inner(&ty, left, depth)).transpose();
@@ -237,6 +403,6 @@ fn reflect(ty: &Wasm, left: &mut usize, depth: usize) -> Result<Type, String> {
     })
 }
 
-fn inner(ty: &Wasm, left: &mut usize, depth: usize) -> Result<Box<Type>, String> {
+fn inner(ty: &Wasm, left: &mut Left<'_>, depth: usize) -> Result<Box<Type>, String> {
     reflect(ty, left, depth + 1).map(Box::new)
 }

@@ -222,7 +222,7 @@ fn check(engine: &Engine, batch: &[(Type, Vec<Value>)], encoding: StringEncoding
     let types: Vec<_> = batch.iter().map(|(ty, _)| ty.clone()).collect();
     let component = guest(engine, &types, encoding);
     let linker: Linker<()> = Linker::new(engine);
-    let functions = surface::functions(&component, engine);
+    let functions = surface::functions(&component, engine).unwrap();
     let interface = component.get_export_index(None, INTERFACE).unwrap();
     for (number, (ty, values)) in batch.iter().enumerate() {
         let index = |name: String| component.get_export_index(Some(&interface), name).unwrap();
