@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rpchost::config::Limits;
 use rpchost::dispatch::{Dispatcher, PublishError, ReplyPolicy, Stopping};
-use rpchost::message::{Delivery, Form, HeaderValue, Reply, Settlement};
+use rpchost::message::{Delivery, Form, HeaderValue, Reply, Revoked, Settlement};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
 use serde_json::Value;
@@ -345,6 +345,35 @@ async fn a_plugin_may_have_its_answers_given_again() {
         change(&mut other);
         assert_ne!(house.reply(&other).await.body, second.body, "{:?}", other.properties);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_of_a_batch_has_its_own_answer_given_again() {
+    let clock = guests::built("misbehave");
+    let house = house(&[("misbehave", &clock, "on-redelivery = \"replay\"")], None);
+    let call = |id: u8| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"misbehave.clock"}}"#);
+    let mut asked = delivery(None, format!("[{},{},{}]", call(1), call(2), call(3)));
+    asked.properties.message_id = Some("m-1".to_owned());
+    let first = house.reply(&asked).await.body;
+    let answers: Vec<Value> = serde_json::from_slice(&first).unwrap();
+    assert_ne!(answers[0]["result"], answers[1]["result"], "{answers:?}");
+    asked.redelivered = true;
+    assert_eq!(house.reply(&asked).await.body, first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_says_when_nobody_waits_any_more_is_not_given_again() {
+    let clock = guests::built("misbehave");
+    let house = house(&[("misbehave", &clock, "on-redelivery = \"replay\"")], None);
+    let mut asked = delivery(Some("misbehave.clock"), "x");
+    asked.properties.message_id = Some("m-1".to_owned());
+    asked.revoked.set();
+    let unwanted = house.reply(&asked).await.body;
+    asked.redelivered = true;
+    asked.revoked = Revoked::default();
+    let answer = house.reply(&asked).await.body;
+    assert_ne!(answer, unwanted);
+    assert_eq!(house.reply(&asked).await.body, answer, "this one is");
 }
 
 #[tokio::test]

@@ -132,10 +132,11 @@ impl Dispatcher {
         let (calls, mut encoder) = decoded.into_parts(max_body);
         let alone = calls.len() == 1;
         let deadline = RequestDeadline::of(delivery);
-        let run = stream::iter(calls)
-            .map(|call| async {
+        let deadline = &deadline;
+        let run = stream::iter(calls.into_iter().enumerate())
+            .map(|(nth, call)| async move {
                 let (request, to) = call.into_request();
-                (to, self.call(delivery, request, &deadline, alone).await)
+                (to, self.call(delivery, request, deadline, nth, alone).await)
             })
             .buffered(BATCH_CONCURRENCY);
         let mut run = std::pin::pin!(run);
@@ -188,12 +189,14 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// One call; `None` when it is given back because the host stops.
+    /// One call, the `nth` of its delivery; `None` when it is given back because
+    /// the host stops.
     async fn call(
         &self,
         delivery: &Delivery,
         request: Result<Request, CallError>,
         deadline: &Result<RequestDeadline, CallError>,
+        nth: usize,
         alone: bool,
     ) -> Option<Answered> {
         let unrouted = |error| {
@@ -227,7 +230,7 @@ impl Dispatcher {
             );
         }
         let key = match plugin.on_redelivery() {
-            OnRedelivery::Replay => Key::of(delivery, &method),
+            OnRedelivery::Replay => Key::of(delivery, nth, &method),
             OnRedelivery::Run | OnRedelivery::Refuse => None,
         };
         if delivery.redelivered
@@ -276,7 +279,10 @@ impl Dispatcher {
         self.plugins.heed(&plugin, &self.telemetry);
         let answered = Answered { outcome, plugin: Some(plugin.id().clone()) };
         self.telemetry.answered(&answered, Some(started.elapsed()));
-        if let Some(key) = key {
+        // A guest that was told that nobody waits any more may have returned
+        // anything; that is not the answer.
+        let unwanted = delivery.revoked.is_set() || self.stopping.given_up.is_cancelled();
+        if let Some(key) = key.filter(|_| !unwanted) {
             self.repeats.remember(key, &answered);
         }
         Some(answered)

@@ -28,19 +28,22 @@ pub(super) struct Key {
     queue: String,
     message_id: String,
     user_id: Option<String>,
+    /// Which call of a batch.
+    nth: usize,
     method: String,
     body: [u8; 32],
 }
 
 impl Key {
-    /// The key of a request to `method`; `None` where the sender gave it no
-    /// `message_id`.
-    pub(super) fn of(delivery: &Delivery, method: &str) -> Option<Self> {
+    /// The key of a delivery's call number `nth`, to `method`; `None` where the
+    /// sender gave it no `message_id`.
+    pub(super) fn of(delivery: &Delivery, nth: usize, method: &str) -> Option<Self> {
         let message_id = delivery.properties.message_id.clone().filter(|id| !id.is_empty())?;
         Some(Self {
             queue: delivery.queue.to_string(),
             message_id,
             user_id: delivery.properties.user_id.clone(),
+            nth,
             method: method.to_owned(),
             body: Sha256::digest(&delivery.body).into(),
         })
