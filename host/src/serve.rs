@@ -253,7 +253,10 @@ impl Host {
                     let drain = Drain { config: &config, stopping: &stopping };
                     drain.run(consumer, incoming).await;
                     if let Some(session) = Arc::into_inner(session) {
-                        session.close().await;
+                        tokio::select! {
+                            () = session.close() => {}
+                            () = signals.quit.cancelled() => {}
+                        }
                     }
                     info!("stopped");
                     telemetry.session_closed();

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::host::{Host, Options};
 use crate::support::ledger::{Load, call};
+use crate::support::proxy::Proxy;
 use crate::support::{broker, guests, unique, until};
 
 /// How often hosts die in the short run; ten times in the long one.
@@ -255,4 +256,21 @@ async fn a_frozen_broker_is_left_for_another_and_comes_back() {
     assert_eq!(call(&channel, &queue, BasicProperties::default(), b"").await.data, b"hello");
     drop(host);
     broker.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_connection_that_cannot_be_had() {
+    let broker = broker::shared().await;
+    let proxy = Proxy::to(broker.port()).await;
+    let options = Options::new(&proxy.url(), &unique("no-replies"));
+    let mut host = Host::start(&options, &[("hello", &guests::guest("hello").wasm)]);
+    // The second of a session, that for replies.
+    proxy.cut_newest();
+    until("the loss is noticed", Duration::from_secs(20), || async {
+        host.metric("rpchost_sessions_total{event=\"failed\"}") >= 1.0
+    })
+    .await;
+    assert_eq!(host.metric("rpchost_connected"), 1.0, "requests are consumed");
+    host.signal(Signal::TERM);
+    assert_eq!(host.ended(Duration::from_secs(20)).await.code(), Some(0));
 }

@@ -17,6 +17,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Channel, Confirmation, Connection, ErrorKind, Event};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::connect::{Connector, OpenError};
 use super::convert;
@@ -356,14 +357,21 @@ impl Replies {
         });
     }
 
-    /// Closes what is open, for as long as `patience`.
+    /// Closes what is open, for as long as `patience` in all. The session has to
+    /// be over: who looks for the broker holds the locks until then.
     pub(super) async fn close(&self, patience: Duration) {
-        let shared = self.shared.lock().await.take().map(|(link, _)| link);
-        let links = [shared, self.alone.lock().await.take()];
-        for link in links.into_iter().flatten() {
-            let closing = link.connection.close(200, "done".into());
-            // A blocked broker never answers; the process ends anyway.
-            let _answered = tokio::time::timeout(patience, closing).await;
+        let closing = async {
+            let shared = self.shared.lock().await.take().map(|(link, _)| link);
+            let links = [shared, self.alone.lock().await.take()];
+            for link in links.into_iter().flatten() {
+                if let Err(error) = link.connection.close(200, "done".into()).await {
+                    debug!("a connection for replies was not closed in order: {error}");
+                }
+            }
+        };
+        if tokio::time::timeout(patience, closing).await.is_err() {
+            // A blocked broker never does; the process ends anyway.
+            debug!("the broker did not answer the closing of the connections for replies");
         }
     }
 }

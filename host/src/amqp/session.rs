@@ -188,9 +188,10 @@ impl Session {
             Ok(Err(error)) => debug!("the session was not closed in order: {error}"),
             Err(_) => debug!("the broker did not answer the closing"),
         }
-        replies.close(CLOSE_PATIENCE).await;
         revoked.set();
+        // First, because it ends a search for the broker that may be under way.
         over.cancel();
+        replies.close(CLOSE_PATIENCE).await;
     }
 }
 

@@ -55,6 +55,13 @@ impl Proxy {
         self.wires.lock().expect("the wires").clear();
     }
 
+    /// Cuts the newest connection alone; there are no new ones until
+    /// [`Proxy::mend`].
+    pub fn cut_newest(&self) {
+        self.down.store(true, Ordering::SeqCst);
+        self.wires.lock().expect("the wires").pop();
+    }
+
     /// Swallows what the broker says from now on.
     pub fn mute(&self) {
         self.mute.store(true, Ordering::SeqCst);
