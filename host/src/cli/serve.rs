@@ -4,8 +4,12 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{USAGE, environment, output};
 use crate::config::{Config, LogConfig, LogFormat, Profile, ServeArgs, resolve};
@@ -74,18 +78,36 @@ pub(super) fn start_logging(log: &LogConfig) {
         .into_iter()
         .filter(|library| !log.level.contains(library))
         .map(|library| format!(",{library}=off"));
-    // The HTTP library shows at `trace` what it sends, byte for byte: the credentials.
-    let secret = ",ureq_proto=off,ureq_proto::util=off";
-    let directives = log.level.clone() + &quiet.collect::<String>() + secret;
+    let directives = log.level.clone() + &quiet.collect::<String>();
     let filter = EnvFilter::builder().parse_lossy(directives);
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    // Not as directives: a more exact one of the operator's would win.
+    let discreet = filter_fn(is_discreet);
     match log.format {
-        LogFormat::Text => logs.with_target(false).init(),
-        LogFormat::Json => logs.json().with_span_list(false).init(),
+        LogFormat::Text => logs.with_target(false).finish().with(discreet).init(),
+        LogFormat::Json => {
+            logs.json().with_span_list(false).finish().with(discreet).init();
+        }
     }
+}
+
+/// Libraries that show what they send and receive, byte for byte, the password among it,
+/// each with the most that may be asked of it.
+const INDISCREET: [(&str, LevelFilter); 3] = [
+    ("lapin", LevelFilter::DEBUG),
+    ("amq_protocol", LevelFilter::DEBUG),
+    ("ureq_proto", LevelFilter::OFF),
+];
+
+/// Whether a line may be written, whatever the operator asks for.
+fn is_discreet(line: &Metadata<'_>) -> bool {
+    INDISCREET
+        .iter()
+        .find(|(library, _)| line.target().starts_with(library))
+        .is_none_or(|(_, most)| line.level() <= most)
 }
 
 /// The first SIGTERM or Ctrl-C drains, the second ends at once.

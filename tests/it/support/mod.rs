@@ -8,6 +8,7 @@ pub mod host;
 pub mod ledger;
 pub mod proxy;
 pub mod raw;
+pub mod secrecy;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
