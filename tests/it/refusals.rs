@@ -59,6 +59,18 @@ async fn a_result_larger_than_the_broker_takes_is_answered_as_such() {
     assert_eq!(host.metric("rpchost_sessions_total{event=\"replies-lost\"}"), 1.0);
     assert_eq!(host.metric("rpchost_sessions_total{event=\"lost\"}"), 0.0);
     assert_eq!(host.metric("rpchost_replies_total{result=\"too-large\"}"), 4.0);
+    // After the loss of that connection for another reason, it is not sure any more.
+    let listed = broker.ctl(&["list_connections", "-q", "pid", "client_properties"]).await.unwrap();
+    let replies = listed.lines().find(|line| line.contains("replies")).expect("the connection");
+    let pid = replies.split_whitespace().next().unwrap();
+    broker.ctl(&["close_connection", pid, "test"]).await.unwrap();
+    until("the loss", Duration::from_secs(20), || async {
+        host.metric("rpchost_sessions_total{event=\"replies-lost\"}") >= 2.0
+    })
+    .await;
+    let reply = call(&channel, &queue, BasicProperties::default(), &large).await;
+    assert!(reply.data == large, "{}", String::from_utf8_lossy(&reply.data));
+    assert_eq!(host.metric("rpchost_sessions_total{event=\"lost\"}"), 0.0);
     drop(host);
     broker.remove().await.unwrap();
 }

@@ -140,7 +140,6 @@ impl Connector {
         url: &BrokerUrl,
         purpose: &str,
     ) -> Result<Connection, OpenError> {
-        let unreachable = |reason: String| OpenError::Unreachable(format!("`{url}`: {reason}"));
         let mut uri: AMQPUri = url.uri_with_credentials().parse().map_err(|_| {
             // The parser repeats what it was given, the password included.
             OpenError::Refused(format!("`{url}`: the AMQP library cannot read this URL"))
@@ -151,11 +150,7 @@ impl Connector {
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("{} {purpose}", self.name).into());
         let connecting = filter::connect(uri, properties, self.tls.clone());
-        match tokio::time::timeout(self.timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(explain(&error, url)),
-            Err(_) => Err(unreachable(format!("no answer within {:?}", self.timeout))),
-        }
+        within(self.timeout, url, connecting).await
     }
 
     /// How long to wait before attempt `attempt`, from 1: at once for the first
@@ -172,8 +167,20 @@ impl Connector {
     }
 }
 
+/// One step of opening something, within the time limit of all steps.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    url: &BrokerUrl,
+    step: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, OpenError> {
+    match tokio::time::timeout(timeout, step).await {
+        Ok(done) => done.map_err(|error| explain(&error, url)),
+        Err(_) => Err(OpenError::Unreachable(format!("`{url}`: no answer within {timeout:?}"))),
+    }
+}
+
 /// Tells a refusal from a broker that is not there.
-pub(super) fn explain(error: &lapin::Error, url: &BrokerUrl) -> OpenError {
+fn explain(error: &lapin::Error, url: &BrokerUrl) -> OpenError {
     let ErrorKind::ProtocolError(protocol) = error.kind() else {
         return OpenError::Unreachable(format!("`{url}`: {error}"));
     };

@@ -12,6 +12,7 @@ mod filter;
 mod management;
 mod replies;
 mod reply_nodes;
+mod reply_size;
 mod session;
 mod settle;
 mod strategy;

@@ -19,9 +19,10 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::connect::{Connector, OpenError};
+use super::connect::{Connector, OpenError, within};
 use super::convert;
 use super::reply_nodes::{ReplyNodes, Route};
+use super::reply_size::{ReplySize, Size};
 use super::topology::is_soft;
 use crate::config::BrokerUrl;
 use crate::dispatch::PublishError;
@@ -49,8 +50,7 @@ pub(super) struct Replies {
     /// The connection for one reply at a time.
     alone: Mutex<Option<Arc<Link>>>,
     nodes: ReplyNodes,
-    /// Most bytes that the broker takes in a message, once it has said so.
-    most_bytes: AtomicU64,
+    size: ReplySize,
     next_id: AtomicU64,
     prefix: String,
     /// Message ids under way. The library hands a returned message to whoever
@@ -90,7 +90,7 @@ impl Replies {
             shared: Mutex::new(None),
             alone: Mutex::new(None),
             nodes: ReplyNodes::default(),
-            most_bytes: AtomicU64::new(u64::MAX),
+            size: ReplySize::default(),
             next_id: AtomicU64::new(0),
             prefix: format!("{:016x}", rand::random::<u64>()),
             under_way: StdMutex::default(),
@@ -109,7 +109,11 @@ impl Replies {
     }
 
     async fn publish_until_taken(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
-        self.fits(reply)?;
+        match self.size.of(reply.body.len(), Instant::now()) {
+            Size::Fits => {}
+            Size::Doubtful => return self.publish_alone(reply).await,
+            Size::TooLarge(most) => return Err(PublishError::TooLarge(most)),
+        }
         match reply.direct_node.map(|node| self.nodes.route(node, Instant::now())) {
             None | Some(Route::Shared) => {}
             Some(Route::Alone) => return self.publish_alone(reply).await,
@@ -119,7 +123,12 @@ impl Replies {
         loop {
             let link = self.shared().await;
             match self.attempt(&link, reply).await {
-                Attempt::Confirmed => return Ok(()),
+                Attempt::Confirmed => {
+                    if let Some(node) = reply.direct_node {
+                        self.nodes.tried(node, false, Instant::now());
+                    }
+                    return Ok(());
+                }
                 Attempt::Returned => return Err(PublishError::Unroutable),
                 Attempt::Refused => {
                     offers += 1;
@@ -129,7 +138,7 @@ impl Replies {
                     tokio::time::sleep(backoff(offers)).await;
                 }
                 Attempt::Lost(error) => {
-                    self.learn(&error);
+                    self.size.learn_from(&error, Instant::now());
                     self.discard(&link, &error).await;
                     return self.publish_alone(reply).await;
                 }
@@ -140,8 +149,8 @@ impl Replies {
     /// Sends one suspect on a connection that it can close without harm.
     async fn publish_alone(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
         let mut alone = self.alone.lock().await;
+        // Another one may have failed while this one waited.
         self.fits(reply)?;
-        // Another reply to the same node may have failed while this one waited.
         if let Some(node) = reply.direct_node
             && self.nodes.route(node, Instant::now()) == Route::Nowhere
         {
@@ -149,7 +158,12 @@ impl Replies {
         }
         let published = self.publish_on(&mut alone, reply).await;
         if let Some(node) = reply.direct_node {
-            self.nodes.tried(node, published.is_err(), Instant::now());
+            match published {
+                Ok(()) => self.nodes.tried(node, false, Instant::now()),
+                Err(PublishError::Undeliverable) => self.nodes.tried(node, true, Instant::now()),
+                // Says nothing of the node.
+                Err(_) => {}
+            }
         }
         published
     }
@@ -171,6 +185,7 @@ impl Replies {
             match self.attempt(&link, reply).await {
                 Attempt::Confirmed => {
                     *alone = Some(link);
+                    self.size.taken(reply.body.len());
                     return Ok(());
                 }
                 Attempt::Returned => {
@@ -186,7 +201,7 @@ impl Replies {
                     tokio::time::sleep(backoff(offers)).await;
                 }
                 Attempt::Lost(error) => {
-                    self.learn(&error);
+                    self.size.learn_from(&error, Instant::now());
                     self.fits(reply)?;
                     if is_refusal(&error) {
                         // Not this reply's fault: none can be sent until
@@ -244,17 +259,12 @@ impl Replies {
         }
     }
 
-    /// Remembers the broker's limit when it closes a channel over it.
-    fn learn(&self, error: &lapin::Error) {
-        if let Some(most) = most_bytes(error) {
-            self.most_bytes.store(most, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the broker may take a reply, as far as is known.
+    /// Whether a reply is worth a try.
     fn fits(&self, reply: &Reply) -> Result<(), PublishError> {
-        let most = self.most_bytes.load(Ordering::Relaxed);
-        if reply.body.len() as u64 > most { Err(PublishError::TooLarge(most)) } else { Ok(()) }
+        match self.size.of(reply.body.len(), Instant::now()) {
+            Size::TooLarge(most) => Err(PublishError::TooLarge(most)),
+            Size::Fits | Size::Doubtful => Ok(()),
+        }
     }
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
@@ -282,6 +292,7 @@ impl Replies {
             return;
         }
         *shared = None;
+        self.size.doubt_after(error);
         self.telemetry.replies_lost(&error.to_string());
         let replies = self.clone();
         tokio::spawn(async move {
@@ -312,16 +323,7 @@ impl Replies {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             lapin::Result::Ok(channel)
         };
-        let channel = match tokio::time::timeout(self.connector.timeout(), opening).await {
-            Ok(opened) => opened.map_err(|error| super::connect::explain(&error, &self.url))?,
-            Err(_) => {
-                return Err(OpenError::Unreachable(format!(
-                    "`{}`: no answer within {:?}",
-                    self.url,
-                    self.connector.timeout()
-                )));
-            }
-        };
+        let channel = within(self.connector.timeout(), &self.url, opening).await?;
         let link = Arc::new(Link { id: rand::random(), connection, channel });
         self.follow(&link);
         Ok(link)
@@ -393,17 +395,4 @@ fn is_answer(error: &lapin::Error) -> bool {
 /// Whether this host may not publish at all.
 fn is_refusal(error: &lapin::Error) -> bool {
     is_soft(error, &AMQPSoftError::ACCESSREFUSED)
-}
-
-/// The limit in the text with which RabbitMQ closes a channel over a message
-/// that is larger: "message size 20 is larger than configured max size 10"; older
-/// versions leave out words, the limit is always the last number.
-fn most_bytes(error: &lapin::Error) -> Option<u64> {
-    let ErrorKind::ProtocolError(protocol) = error.kind() else { return None };
-    let text = protocol.get_message().as_str();
-    if !is_soft(error, &AMQPSoftError::PRECONDITIONFAILED) || !text.contains("message size") {
-        return None;
-    }
-    let numbers = text.split(|c: char| !c.is_ascii_digit());
-    numbers.filter_map(|digits| digits.parse().ok()).next_back()
 }

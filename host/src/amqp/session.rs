@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::connect::{Connector, OpenError, explain};
+use super::connect::{Connector, OpenError, within};
 use super::replies::Replies;
 use super::settle::Settler;
 use super::{convert, topology};
@@ -82,10 +82,7 @@ impl Session {
             lapin::Result::Ok(channel)
         };
         let timeout = connector.timeout();
-        let channel = match tokio::time::timeout(timeout, opening).await {
-            Ok(opened) => opened.map_err(|error| explain(&error, url))?,
-            Err(_) => return Err(no_answer(url, timeout)),
-        };
+        let channel = within(timeout, url, opening).await?;
         let over = CancellationToken::new();
         let replies =
             Replies::open(connector.clone(), url.clone(), over.clone(), telemetry.clone()).await?;
@@ -118,13 +115,8 @@ impl Session {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        match tokio::time::timeout(self.timeout, consuming).await {
-            Ok(Ok(consumer)) => {
-                Ok(Incoming { consumer, queue: self.queue.clone(), revoked: self.revoked.clone() })
-            }
-            Ok(Err(error)) => Err(explain(&error, &self.url)),
-            Err(_) => Err(no_answer(&self.url, self.timeout)),
-        }
+        let consumer = within(self.timeout, &self.url, consuming).await?;
+        Ok(Incoming { consumer, queue: self.queue.clone(), revoked: self.revoked.clone() })
     }
 
     /// The queue.
@@ -212,10 +204,6 @@ fn follow_failures(connection: &Connection) -> watch::Receiver<Option<String>> {
         }
     });
     failed
-}
-
-fn no_answer(url: &BrokerUrl, timeout: Duration) -> OpenError {
-    OpenError::Unreachable(format!("`{url}`: no answer within {timeout:?}"))
 }
 
 impl Incoming {

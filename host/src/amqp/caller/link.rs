@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::pending::Pending;
-use crate::amqp::connect::{Connector, OpenError, explain};
+use crate::amqp::connect::{Connector, OpenError, within};
 use crate::amqp::topology::is_soft;
 use crate::amqp::{convert, convert::short};
 use crate::config::BrokerUrl;
@@ -98,13 +98,7 @@ impl Link {
             let replies = consume_replies(&replying, &name, generation).await?;
             lapin::Result::Ok((replying, name, replies))
         };
-        let (replying, reply_queue, replies) = match tokio::time::timeout(timeout, opening).await {
-            Ok(opened) => opened.map_err(|error| explain(&error, url))?,
-            Err(_) => {
-                let reason = format!("`{url}`: no answer within {timeout:?}");
-                return Err(OpenError::Unreachable(reason));
-            }
-        };
+        let (replying, reply_queue, replies) = within(timeout, url, opening).await?;
         let link = Arc::new(Self {
             generation,
             connection,
