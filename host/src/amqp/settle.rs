@@ -6,7 +6,7 @@
 //! overtook a slow one are acked by themselves, so that the prefetch window
 //! stays open.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
@@ -87,24 +87,46 @@ enum Frame {
 struct Window {
     /// Everything up to this tag is settled.
     settled: u64,
-    /// Settled beyond it.
-    ahead: BTreeSet<u64>,
+    /// Settled beyond it: the first and the last tag of each run of neighbours.
+    /// There are no more runs than deliveries that are not settled, which the
+    /// prefetch window bounds; tags beside a slow one are not.
+    ahead: BTreeMap<u64, u64>,
 }
 
 impl Window {
+    /// Notes that a delivery is settled.
+    fn settle(&mut self, tag: u64) {
+        if tag <= self.settled {
+            return;
+        }
+        let (mut first, mut last) = (tag, tag);
+        if let Some((&before, &end)) = self.ahead.range(..=tag).next_back()
+            && end.saturating_add(1) >= tag
+        {
+            first = before;
+            last = last.max(end);
+        }
+        if let Some(end) = self.ahead.remove(&last.saturating_add(1)) {
+            last = end;
+        }
+        if first == self.settled.saturating_add(1) {
+            self.ahead.remove(&first);
+            self.settled = last;
+        } else {
+            self.ahead.insert(first, last);
+        }
+    }
+
     /// The frames that tell the broker about a batch of settlements.
     fn frames(&mut self, batch: impl Iterator<Item = (u64, Settlement)>) -> Vec<Frame> {
         let mut frames = Vec::new();
         let mut acks = Vec::new();
         for (tag, settlement) in batch {
-            self.ahead.insert(tag);
+            self.settle(tag);
             match settlement {
                 Settlement::Ack => acks.push(tag),
                 Settlement::Requeue => frames.push(Frame::Requeue { tag }),
             }
-        }
-        while self.ahead.remove(&(self.settled + 1)) {
-            self.settled += 1;
         }
         let (within, beyond): (Vec<u64>, Vec<u64>) =
             acks.into_iter().partition(|tag| *tag <= self.settled);
@@ -124,6 +146,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn acks(window: &mut Window, tags: &[u64]) -> Vec<Frame> {
@@ -143,6 +167,22 @@ mod tests {
             [Frame::Ack { tag: 8, multiple: true }],
             "7 was acked before, which does no harm"
         );
+    }
+
+    #[test]
+    fn what_overtakes_a_slow_delivery_takes_no_room() {
+        let mut window = Window::default();
+        // The first and the thousandth are slow, and neighbours overtake each other.
+        for tag in (2..100_000).step_by(2) {
+            acks(&mut window, &[tag + 1]);
+            if tag != 1_000 {
+                acks(&mut window, &[tag]);
+            }
+            assert!(window.ahead.len() <= 3, "{tag}: {:?}", window.ahead);
+        }
+        assert_eq!(acks(&mut window, &[1]), [Frame::Ack { tag: 1, multiple: false }]);
+        assert_eq!(acks(&mut window, &[1_000]), [Frame::Ack { tag: 1_000, multiple: false }]);
+        assert_eq!((window.settled, window.ahead.len()), (99_999, 0));
     }
 
     #[test]
