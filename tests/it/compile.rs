@@ -178,6 +178,7 @@ fn a_helper_that_cannot_start_or_dies_is_a_reason() {
     assert!(refused.contains("could not be started: No such file"), "{refused}");
     for (text, said) in [
         ("#!/bin/sh\nkill -9 $$\n", "was killed"),
+        ("#!/bin/sh\nkill -TERM $$\n", "was ended (signal: 15"),
         ("#!/bin/sh\nkill -SEGV $$\n", "the compiler failed on it (signal: 11"),
         ("#!/bin/sh\necho no threads >&2; exit 3\n", "it failed: no threads"),
         ("#!/bin/sh\necho this is no native code\n", "what was compiled cannot be loaded"),

@@ -273,29 +273,56 @@ impl Cache {
 
 /// The key of a folder: the one that is there, or a new one.
 fn key(folder: &OwnedFd) -> anyhow::Result<[u8; SEAL]> {
-    if let Some(key) = read_key(folder)? {
-        return Ok(key);
+    match read_key(folder)? {
+        Kept::Key(key) => return Ok(key),
+        Kept::Nothing => {}
+        // It seals nothing. A host that does this at the same time may lose its
+        // new key, and then compiles once more than it has to.
+        Kept::Damaged => match rustix::fs::unlinkat(folder, KEY, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => info!("the compile cache's damaged key is made anew"),
+            Err(error) => return Err(error).context("its damaged key cannot be removed"),
+        },
     }
     let mut key = [0; SEAL];
     rand::rng().fill_bytes(&mut key);
     let unfinished = write_new(folder, &[&key])?;
-    // Of two hosts that do this at once, the first one's key counts.
-    let linked = rustix::fs::linkat(folder, &*unfinished, folder, KEY, AtFlags::empty());
+    // Of two hosts that do this at once, the first one's key counts. On the disk
+    // before it has its name: one that a power failure cut short would be noticed,
+    // one that it filled with zeros would not.
+    let linked = flush(folder, &unfinished)
+        .and_then(|()| rustix::fs::linkat(folder, &*unfinished, folder, KEY, AtFlags::empty()));
     rustix::fs::unlinkat(folder, &*unfinished, AtFlags::empty())?;
     match linked {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).context("its key cannot be written"),
     }
-    read_key(folder)?.context("its key has vanished")
+    match read_key(folder)? {
+        Kept::Key(key) => Ok(key),
+        Kept::Nothing | Kept::Damaged => bail!("its key has vanished"),
+    }
 }
 
-fn read_key(folder: &OwnedFd) -> anyhow::Result<Option<[u8; SEAL]>> {
+/// What there is under the key's name.
+enum Kept {
+    Key([u8; SEAL]),
+    Nothing,
+    /// A file of ours that has another size than a key.
+    Damaged,
+}
+
+fn read_key(folder: &OwnedFd) -> anyhow::Result<Kept> {
     let unfit = || format!("its file `{KEY}` is unfit; remove it, and another is made");
-    let Some((file, _)) = open_own(folder, KEY).with_context(unfit)? else { return Ok(None) };
+    let Some((file, _)) = open_own(folder, KEY).with_context(unfit)? else {
+        return Ok(Kept::Nothing);
+    };
     let mut key = Vec::new();
     file.take(SEAL as u64 + 1).read_to_end(&mut key).with_context(unfit)?;
-    let key = key.try_into().map_err(|_| anyhow::anyhow!("it has another size"));
-    key.with_context(unfit).map(Some)
+    Ok(key.try_into().map_or(Kept::Damaged, Kept::Key))
+}
+
+fn flush(folder: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::fsync(rustix::fs::openat(folder, name, flags, Mode::empty())?)
 }
 
 /// Opens a regular file that is this user's alone; `None` if there is none.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use bytesize::ByteSize;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -149,15 +149,22 @@ impl Helper {
             stderr.take(MAX_SAID).read_to_end(&mut said).await.map(|_| said)
         };
         let ((), made, said) = tokio::join!(feed, made, said);
-        let status = child.wait().await.context("failed to wait for the helper")?;
-        let made = made.context("failed to read from the helper")?;
+        // What fails here is this machine's, not the component's.
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| {
+                Passing(format!("{what} the process that compiles it: {error}"))
+            }
+        };
+        let status = child.wait().await.map_err(failed("failed to wait for"))?;
+        let made = made.map_err(failed("failed to read from"))?;
         if made.len() as u64 > most {
             bail!("its native code has more than {}, the limit", ByteSize(most).display().iec());
         }
         if status.success() {
             return Ok(Native::of(made));
         }
-        let said = said.context("failed to read from the helper")?;
+        let said = said.map_err(failed("failed to read from"))?;
         Err(self.explain(status, String::from_utf8_lossy(&said).trim()))
     }
 
@@ -187,6 +194,10 @@ impl Helper {
                     .to_owned()
             ));
         }
+        // No component brings these about: somebody ends processes.
+        if is(Signal::TERM) || is(Signal::INT) || is(Signal::HUP) || is(Signal::QUIT) {
+            return anyhow!(Passing(format!("the process that compiles it was ended ({status})")));
+        }
         let line = said.lines().next().unwrap_or_default();
         anyhow!("the compiler failed on it ({status}): {line}")
     }
@@ -205,3 +216,23 @@ impl std::fmt::Display for Passing {
 }
 
 impl std::error::Error for Passing {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_do_to_a_helper_passes_and_what_a_component_does_stays() {
+        let helper = Helper::itself();
+        let passing =
+            |raw, said: &str| helper.explain(ExitStatus::from_raw(raw), said).is::<Passing>();
+        for signal in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+            assert!(passing(signal.as_raw(), ""), "{signal:?}");
+        }
+        for signal in [Signal::XCPU, Signal::SEGV, Signal::ABORT] {
+            assert!(!passing(signal.as_raw(), "memory allocation of 8 bytes"), "{signal:?}");
+        }
+        assert!(passing(i32::from(UNABLE) << 8, ""));
+        assert!(!passing(i32::from(INVALID) << 8, ""));
+    }
+}

@@ -147,7 +147,7 @@ fn links_pipes_and_open_files_are_not_used() {
 }
 
 #[test]
-fn a_key_that_is_open_to_others_or_damaged_is_refused() {
+fn a_key_that_is_open_to_others_is_refused_and_a_damaged_one_made_anew() {
     let place = place();
     place.open(MAX_BYTES);
     let key = place.path.join(KEY);
@@ -158,8 +158,17 @@ fn a_key_that_is_open_to_others_or_damaged_is_refused() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(refused().contains("open to other users"), "{}", refused());
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::write(&key, b"short").unwrap();
-    assert!(refused().contains("another size"), "{}", refused());
+    for damaged in [&b""[..], b"short", &[7; SEAL + 1]] {
+        let before = place.open(MAX_BYTES);
+        let name = keep(&before, b"component", b"native");
+        fs::write(&key, damaged).unwrap();
+        let after = place.open(MAX_BYTES);
+        assert_eq!(fs::read(&key).unwrap(), after.key);
+        assert_ne!(after.key, before.key);
+        assert_eq!(unfit(&after, &name), "it is not as this host wrote it");
+    }
+    let files = place.files();
+    assert!(files.iter().all(|file| !file.ends_with(UNFINISHED)), "{files:?}");
 }
 
 #[test]
