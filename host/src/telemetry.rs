@@ -51,9 +51,10 @@ struct Metrics {
     blocked: IntGauge,
     sessions: IntCounterVec,
     said: Mutex<Said>,
+    said_of_replies: Mutex<Said>,
 }
 
-/// Lines about the broker that are written in [`MINUTE`]; an outage of an hour
+/// Lines about one matter that are written in [`MINUTE`]; an outage of an hour
 /// is an hour of the same line.
 const COMPLAINTS: u32 = 6;
 
@@ -181,13 +182,15 @@ impl Telemetry {
         self.0.replies.with_label_values(&[label]).inc();
         match published {
             Ok(()) => {}
-            Err(PublishError::Undeliverable) => {
+            Err(PublishError::Undeliverable) => self.0.complain_of_replies(|| {
                 warn!("a reply was given up: the broker does not take it");
-            }
-            Err(PublishError::TooLarge(limit)) => warn!(
-                "a reply is larger than the broker takes ({limit} bytes) and was answered \
-                 `resource-exhausted`; raise the broker's `max_message_size`"
-            ),
+            }),
+            Err(PublishError::TooLarge(limit)) => self.0.complain_of_replies(|| {
+                warn!(
+                    "a reply is larger than the broker takes ({limit} bytes) and was answered \
+                     `resource-exhausted`; raise the broker's `max_message_size`"
+                );
+            }),
             Err(error) => debug!(?error, "a reply reached nobody"),
         }
     }
@@ -371,24 +374,40 @@ impl Telemetry {
     }
 }
 
+impl Said {
+    fn nothing_yet() -> Mutex<Self> {
+        Mutex::new(Self { since: Instant::now(), lines: 0, withheld: 0 })
+    }
+}
+
+/// Says what goes wrong about some matter at most [`COMPLAINTS`] times a
+/// [`MINUTE`], and how often it was not said.
+fn complain(said: &Mutex<Said>, matter: &str, say: impl FnOnce()) {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    if now.saturating_duration_since(said.since) > MINUTE {
+        if said.withheld > 0 {
+            warn!("{} more lines about {matter} were left out", said.withheld);
+        }
+        *said = Said { since: now, lines: 0, withheld: 0 };
+    }
+    if said.lines < COMPLAINTS {
+        said.lines += 1;
+        say();
+    } else {
+        said.withheld += 1;
+    }
+}
+
 impl Metrics {
-    /// Says what goes wrong about the broker at most [`COMPLAINTS`] times a
-    /// [`MINUTE`], and how often it was not said.
     fn complain(&self, say: impl FnOnce()) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if now.saturating_duration_since(said.since) > MINUTE {
-            if said.withheld > 0 {
-                warn!("{} more lines about the broker were left out", said.withheld);
-            }
-            *said = Said { since: now, lines: 0, withheld: 0 };
-        }
-        if said.lines < COMPLAINTS {
-            said.lines += 1;
-            say();
-        } else {
-            said.withheld += 1;
-        }
+        complain(&self.said, "the broker", say);
+    }
+
+    /// By itself: what callers bring about must not hide what happens to the
+    /// broker.
+    fn complain_of_replies(&self, say: impl FnOnce()) {
+        complain(&self.said_of_replies, "replies", say);
     }
 
     fn new() -> prometheus::Result<Self> {
@@ -502,8 +521,45 @@ impl Metrics {
                 "Events of the broker's connections.",
                 &["event"],
             )?,
-            said: Mutex::new(Said { since: Instant::now(), lines: 0, withheld: 0 }),
+            said: Said::nothing_yet(),
+            said_of_replies: Said::nothing_yet(),
             registry,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::PublishError;
+
+    /// What is logged meanwhile.
+    fn logged(act: impl FnOnce()) -> String {
+        let file = tempfile::tempfile().unwrap();
+        let writer = Arc::new(file.try_clone().unwrap());
+        let logs = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+        tracing::subscriber::with_default(logs, act);
+        let mut text = String::new();
+        let mut file = file;
+        std::io::Seek::rewind(&mut file).unwrap();
+        std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn no_caller_can_fill_the_log_or_hide_the_broker_in_it() {
+        let telemetry = Telemetry::new().unwrap();
+        let log = logged(|| {
+            for _ in 0..1_000 {
+                telemetry.published(Err(PublishError::Undeliverable));
+                telemetry.published(Err(PublishError::TooLarge(10)));
+                telemetry.published(Err(PublishError::Unroutable));
+            }
+            telemetry.session_lost("gone");
+        });
+        assert_eq!(log.matches("WARN").count(), COMPLAINTS as usize + 1, "{log}");
+        assert!(log.contains("lost the broker"), "{log}");
+        let counted = telemetry.scrape().unwrap();
+        assert!(counted.contains("rpchost_replies_total{result=\"undeliverable\"} 1000"));
     }
 }
