@@ -376,6 +376,26 @@ async fn an_answer_that_is_given_while_the_caller_is_cut_off_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_at_once_are_opened_with_pauses() {
+    let broker = broker::shared().await;
+    let proxy = Proxy::to(broker.port()).await;
+    let caller = caller(&proxy.url()).await;
+    let begun = Instant::now();
+    let mut seen = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        if caller.counts().connections > seen {
+            seen = caller.counts().connections;
+            proxy.cut();
+            proxy.mend();
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // With pauses that grow to a second there is room for about ten.
+    assert!((3..20).contains(&seen), "{seen} connections");
+    caller.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_confirm_was_lost_is_sent_again_under_the_same_id() {
     let broker = broker::shared().await;
     let (url, queue) = (broker.amqp_url(), unique("unconfirmed"));

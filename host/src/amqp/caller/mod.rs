@@ -41,6 +41,10 @@ const LONGEST_EXPIRATION: u128 = u32::MAX as u128;
 /// that hangs must not hold them up.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A connection that lived this long was a good one: the next is opened at once.
+/// After one that died sooner there is a pause, and longer ones after more.
+const GOOD_LINK: Duration = Duration::from_secs(5);
+
 /// A request to be sent.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
@@ -330,17 +334,21 @@ async fn keep(
     mut link: Arc<Link>,
     mut replies: Consumer,
 ) {
+    let mut attempt = 0_u32;
     loop {
+        let opened = Instant::now();
         let reason = link.receive(replies).await;
+        if opened.elapsed() >= GOOD_LINK {
+            attempt = 0;
+        }
         warn!("lost the broker, connecting again: {reason}");
         state.send_replace(State::Down(reason));
         let generation = link.generation.saturating_add(1);
         let name = link.reply_queue.clone();
         // Its channels and its connection close with it.
         drop(link);
-        let mut attempt = 0;
         (link, replies) = loop {
-            attempt += 1;
+            attempt = attempt.saturating_add(1);
             tokio::time::sleep(connector.wait_before(attempt)).await;
             let error = match open(&connector, attempt, &name, generation, &pending).await {
                 Ok(opened) => break opened,
