@@ -17,8 +17,22 @@ use crate::message::Properties;
 pub enum Params {
     /// The body itself.
     Body(Vec<u8>),
+    /// The only argument that a person typed: the body as it is, except for a
+    /// method that takes JSON; see [`Params::for_json`].
+    Argument(String),
     /// A JSON text that stands for all arguments.
     Json(String),
+}
+
+impl Params {
+    /// The same for a method that is known to take JSON.
+    #[must_use]
+    pub fn for_json(self) -> Self {
+        match self {
+            Self::Argument(text) => Self::Json(json_of(&text)),
+            other => other,
+        }
+    }
 }
 
 /// Dialects that requests can be written in.
@@ -61,7 +75,7 @@ pub fn params_of(args: &[String]) -> Result<Params, String> {
     let pairs: Vec<_> = args.iter().filter_map(|arg| named(arg)).collect();
     match (args, pairs.len()) {
         ([], _) => Ok(Params::Body(Vec::new())),
-        ([only], 0) => Ok(Params::Body(only.clone().into_bytes())),
+        ([only], 0) => Ok(Params::Argument(only.clone())),
         (_, 0) => {
             let items: Vec<_> = args.iter().map(|arg| json_of(arg)).collect();
             Ok(Params::Json(format!("[{}]", items.join(","))))
@@ -93,6 +107,7 @@ pub fn encode(dialect: CallDialect, method: &str, params: Params) -> Encoded {
         CallDialect::Plain => {
             let (body, content_type) = match params {
                 Params::Body(body) => (body, None),
+                Params::Argument(text) => (text.into_bytes(), None),
                 Params::Json(text) => (text.into_bytes(), Some(JSON)),
             };
             Encoded { kind: Some(method.to_owned()), content_type, body }
@@ -100,6 +115,7 @@ pub fn encode(dialect: CallDialect, method: &str, params: Params) -> Encoded {
         CallDialect::JsonRpc => {
             let params = match params {
                 Params::Json(text) => Some(text),
+                Params::Argument(text) => Some(json_of(&text)),
                 Params::Body(body) if body.is_empty() => None,
                 Params::Body(body) => Some(json_of(&String::from_utf8_lossy(&body))),
             };
@@ -157,10 +173,17 @@ mod tests {
 
     #[test]
     fn one_argument_is_the_body_and_several_are_json() {
-        assert_eq!(typed(&["30"]), Ok(Params::Body(b"30".to_vec())));
-        assert_eq!(typed(&["hi there"]), Ok(Params::Body(b"hi there".to_vec())));
+        assert_eq!(typed(&["30"]), Ok(Params::Argument("30".into())));
+        assert_eq!(typed(&["hi there"]), Ok(Params::Argument("hi there".into())));
         assert_eq!(typed(&["1", "two", "[3]"]), Ok(Params::Json(r#"[1,"two",[3]]"#.into())));
         assert_eq!(typed(&["n=1", "s=a=b"]), Ok(Params::Json(r#"{"n":1,"s":"a=b"}"#.into())));
         assert!(typed(&["1", "n=2"]).is_err());
+        for (arg, body, json) in [("30", "30", "30"), ("hi", "hi", "\"hi\""), ("", "", "\"\"")] {
+            let params = typed(&[arg]).unwrap();
+            let plain = |params| encode(CallDialect::Plain, "m", params).body;
+            assert_eq!(plain(params.clone()), body.as_bytes());
+            assert_eq!(plain(params.for_json()), json.as_bytes());
+        }
+        assert_eq!(Params::Body(b"hi".to_vec()).for_json(), Params::Body(b"hi".to_vec()));
     }
 }

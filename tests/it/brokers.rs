@@ -144,3 +144,23 @@ async fn a_host_moves_on_when_its_broker_dies_by_every_other_strategy() {
     drop(hosts);
     tokio::try_join!(first.remove(), second.remove()).unwrap();
 }
+
+#[test]
+fn a_client_asks_no_management_api() {
+    let management = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    management.set_nonblocking(true).unwrap();
+    let port = management.local_addr().unwrap().port();
+    let section = |number: u16| {
+        format!(
+            "[[broker]]\nurl = 'amqp://127.0.0.1:{number}'\n\
+             management = 'http://127.0.0.1:{port}'\n"
+        )
+    };
+    let config = file(&format!("strategy = 'least-connections'\n{}{}", section(1), section(2)));
+    let called = command(&["call", "hello"]).env("RPCHOST_CONFIG", &*config).output().unwrap();
+    let err = String::from_utf8_lossy(&called.stderr);
+    assert_eq!(called.status.code(), Some(4), "{err}");
+    assert!(err.contains("127.0.0.1:1") && err.contains("127.0.0.1:2"), "{err}");
+    let asked = management.accept().map(|(_, from)| from);
+    assert!(asked.is_err(), "it was asked by {asked:?}");
+}

@@ -273,6 +273,14 @@ async fn a_password_in_a_flag_earns_a_warning_and_is_not_repeated() {
     ran.keeps_the_secret();
     let warned = ran.err.lines().any(|line| line.contains("WARN") && line.contains("--amqp-url"));
     assert!(warned, "{}", ran.err);
+
+    let called = call(NOBODY, "q", &["m"]).await;
+    called.ended_with(4);
+    called.keeps_the_secret();
+    let lines: Vec<_> = called.err.lines().collect();
+    let [warning, _sentence] = lines.as_slice() else { panic!("{}", called.err) };
+    let begins = "rpchost: warning: the password in `--amqp-url`";
+    assert!(warning.starts_with(begins), "{warning}");
 }
 
 #[tokio::test]
@@ -793,7 +801,8 @@ impl Ran {
 
     /// stderr is one line, of `rpchost`, that names `what`.
     fn is_one_sentence_with(&self, what: &str) {
-        assert_eq!(self.err.lines().count(), 1, "{}: {}", self.what, self.err);
+        let sentences = self.err.lines().filter(|line| !line.starts_with("rpchost: warning: "));
+        assert_eq!(sentences.count(), 1, "{}: {}", self.what, self.err);
         assert!(self.err.contains(what), "{} says nothing of `{what}`: {}", self.what, self.err);
         assert!(!self.err.contains("panicked"), "{}", self.err);
     }

@@ -510,6 +510,10 @@ fn a_typed_file_is_called_without_a_broker() {
         (&["acme:typed/math.fib", "10"], 0, "55\n"),
         (&["version"], 0, "\"1.2.0\"\n"),
         (&["add", "--params", "[1,2]"], 0, "3\n"),
+        (&["check", "good"], 0, "null\n"),
+        (&["echo-string", "hi there"], 0, "\"hi there\"\n"),
+        (&["echo-string", "hi", "--dialect", "json-rpc"], 0, "\"hi\"\n"),
+        (&["echo-string", "--body", "hi"], 1, ""),
         (&["add", "1"], 1, ""),
         (&["divide", "1", "0"], 1, ""),
     ] {

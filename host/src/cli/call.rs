@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::{USAGE, environment, output};
 use crate::amqp::{Caller, CallerError, Connector, Outgoing};
 use crate::client::{self, Answer, CallDialect, Encoded, Params};
-use crate::config::{Profile, ServeArgs, resolve};
+use crate::config::{PASSWORD_IN_FLAG, Profile, ServeArgs, Strategy, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
 use crate::message::{Delivery, Form, Properties, Reply, Revoked, Settlement};
 use crate::plugins::{Engine, Plugins};
@@ -87,7 +87,15 @@ enum Failed {
 /// Ctrl-C is left to the system: it ends a client at once, as it should, and
 /// the shell sees what it expects (130).
 pub(super) fn run(args: &CallArgs, matches: &ArgMatches) -> ExitCode {
-    match call(args, matches) {
+    let mut warnings = Vec::new();
+    let called = call(args, matches, &mut warnings);
+    // A handler's error stands alone on standard error: programs read it.
+    if !matches!(called, Ok(Answer::Error(_))) {
+        for warning in warnings {
+            output::error(format_args!("warning: {warning}"));
+        }
+    }
+    match called {
         Ok(Answer::Result(body)) => {
             output::bytes(&body);
             ExitCode::SUCCESS
@@ -111,7 +119,11 @@ pub(super) fn run(args: &CallArgs, matches: &ArgMatches) -> ExitCode {
     }
 }
 
-fn call(args: &CallArgs, matches: &ArgMatches) -> Result<Answer, Failed> {
+fn call(
+    args: &CallArgs,
+    matches: &ArgMatches,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, Failed> {
     // Clap's own check would count variables, too, which are set for good.
     let typed = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
     if args.file.is_some() && (typed("queue") || typed("amqp_url")) {
@@ -137,7 +149,8 @@ fn call(args: &CallArgs, matches: &ArgMatches) -> Result<Answer, Failed> {
         Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
         None => {
             let request = client::encode(dialect, &args.method, params);
-            runtime.block_on(call_broker(args, matches, dialect, request, timeout))
+            let calling = call_broker(args, matches, dialect, request, timeout, warnings);
+            runtime.block_on(calling)
         }
     };
     runtime.shutdown_background();
@@ -175,6 +188,7 @@ async fn call_broker(
     dialect: CallDialect,
     request: Encoded,
     timeout: Duration,
+    warnings: &mut Vec<String>,
 ) -> Result<Answer, Failed> {
     // The same rules as for `serve` decide which broker and queue are meant.
     let serve_args = ServeArgs {
@@ -182,8 +196,17 @@ async fn call_broker(
         queue: args.queue.clone(),
         ..ServeArgs::default()
     };
-    let config = resolve(&serve_args, matches, Profile::Serve, &environment)
+    let mut config = resolve(&serve_args, matches, Profile::Serve, &environment)
         .map_err(|problems| Failed::Usage(problems.to_string()))?;
+    // RabbitMQ's own default is nobody's secret; whoever tries things out with it
+    // need not hear of it each time.
+    let public = config.broker.brokers.iter().all(|broker| broker.url.password() == "guest");
+    config.warnings.retain(|warning| !public || warning != PASSWORD_IN_FLAG);
+    warnings.append(&mut config.warnings);
+    if config.broker.strategy == Strategy::LeastConnections {
+        // One connection more or less for a moment: not worth asking them all.
+        config.broker.strategy = Strategy::Random;
+    }
     let connector = Connector::new(&config.broker, "rpchost".to_owned())
         .map_err(|error| Failed::Usage(format!("{error:#}")))?;
     let outgoing = Outgoing {
@@ -248,7 +271,6 @@ async fn call_file(
     let full = method == stem
         || method.strip_prefix(&*stem).is_some_and(|rest| rest.starts_with(['.', ':', '/']));
     let method = if full { method.to_owned() } else { format!("{stem}.{method}") };
-    let request = client::encode(dialect, &method, params);
     let config =
         resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment)
             .map_err(|problems| Failed::Usage(problems.to_string()))?;
@@ -256,6 +278,9 @@ async fn call_file(
     let engine = Engine::new(1).map_err(usage)?;
     let plugins = Plugins::new(None);
     plugins.load_file(&engine, file, &limits).map_err(usage)?;
+    let typed = plugins.find(Some(&method)).is_ok_and(|(plugin, _)| plugin.is_typed());
+    let params = if typed { params.for_json() } else { params };
+    let request = client::encode(dialect, &method, params);
     let telemetry = Telemetry::new().map_err(usage)?;
     let dispatcher = Dispatcher::new(
         plugins,

@@ -20,8 +20,9 @@ pub(super) const BROKER: &str = "broker";
 /// What one of those tables may have.
 pub(super) const BROKER_KEYS: [&str; 3] = ["url", "weight", "management"];
 
-const PASSWORD_IN_FLAG: &str = "the password in `--amqp-url` can be seen in the list of \
-    processes; use `--amqp-password-file`, `RPCHOST_AMQP_URL` or the file instead";
+/// Said of an URL on the command line that holds one.
+pub const PASSWORD_IN_FLAG: &str = "the password in `--amqp-url` can be seen in the list of \
+    processes; use `RPCHOST_AMQP_URL`, `RPCHOST_AMQP_PASSWORD_FILE` or the file instead";
 
 /// The brokers of one run, with their passwords; at least one, unless there are problems.
 ///

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 pub use args::ServeArgs;
 pub use broker_url::BrokerUrl;
+pub use brokers::PASSWORD_IN_FLAG;
 pub use management_url::ManagementUrl;
 pub use plugin::{Instances, OnRedelivery, PluginConfig, PluginKind};
 pub use problem::{Origin, Problem, Problems};

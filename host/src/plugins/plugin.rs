@@ -244,6 +244,11 @@ impl Plugin {
         }
     }
 
+    /// Whether its methods take JSON, and nothing else.
+    pub fn is_typed(&self) -> bool {
+        matches!(self.served, Served::Typed(..))
+    }
+
     /// Number of methods: a handler or command counts as one, whatever it answers to.
     pub(super) fn methods(&self) -> usize {
         match &self.served {
