@@ -146,8 +146,10 @@ fi
 # without what only the tests need.
 step "build and tests"
 if [ -n "$quick" ]; then
-    cargo test --release --locked --workspace -- \
-        --skip private_broker --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: \
+    # Unit tests by themselves: modules of both have the same names.
+    cargo test --release --locked --workspace --lib --bins -- --skip private_broker
+    cargo test --release --locked --workspace --test it -- \
+        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
         --skip commands::languages::
