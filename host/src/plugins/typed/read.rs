@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig, Simd};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -21,8 +21,8 @@ use super::value::Value;
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+static BASE64: LazyLock<Simd> = LazyLock::new(|| Simd::standard(LENIENT));
+static BASE64_URL: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(LENIENT));
 
 impl<'t> Reader<'t> {
     /// A seed for the value that stands under this name.
@@ -553,7 +553,11 @@ fn scalar_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D
 
 /// RFC 4648, both alphabets, padded or not.
 fn bytes_of(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    if text.contains(['-', '_']) { BASE64_URL.decode(text) } else { BASE64.decode(text) }
+    match BASE64.decode(text) {
+        // The usual one is tried first, so that nothing has to be searched.
+        Err(base64::DecodeError::InvalidByte(_, b'-' | b'_')) => BASE64_URL.decode(text),
+        decoded => decoded,
+    }
 }
 
 /// The place of a name among those of a type.

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
+use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::{GeneralPurposeConfig, Simd};
 
 use super::types::Type;
 use super::value::Value;
@@ -15,6 +16,8 @@ use super::value::Value;
 /// The largest integer that every JSON library keeps exactly: 2^53 - 1 (RFC
 /// 8259 section 6). Beyond it an integer is written as a string.
 pub(super) const MAX_SAFE_INTEGER: i128 = (1 << 53) - 1;
+
+static BASE64: LazyLock<Simd> = LazyLock::new(|| Simd::standard(GeneralPurposeConfig::new()));
 
 /// Why a value has no text.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,7 +160,7 @@ impl Limited {
         self.text.push(b'"');
         self.text.resize(begin + length, 0);
         let room = self.text.get_mut(begin..).unwrap_or_default();
-        STANDARD.encode_slice(bytes, room).map_err(|_| Unwritable::TooLong)?;
+        BASE64.encode_slice(bytes, room).map_err(|_| Unwritable::TooLong)?;
         self.text.push(b'"');
         Ok(())
     }

@@ -1,0 +1,193 @@
+//! What a call costs inside of the host: a fresh instance, the call, its
+//! result. No broker, no dispatcher; one thread unless it says otherwise.
+//!
+//!     tests/run.sh --quick          builds the guests
+//!     cargo bench --bench calls
+//!
+//! Ends with the medians beside the bars that the project has set itself.
+
+#![allow(missing_docs, reason = "`criterion_group!` makes a function without")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot go on has failed, and says so"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group};
+use rpchost::config::Limits;
+use rpchost::message::{Arguments, Delivery, Properties, Revoked};
+use rpchost::plugins::{Engine, Invocation, Plugin, Plugins};
+use tokio::runtime::{Builder, Runtime};
+
+/// Of a body that is an ordinary request, and of one that is a document.
+const SMALL: usize = 1024;
+const LARGE: usize = 64 * 1024;
+
+/// Far beyond what any call here takes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Calls at once that the pool has room for.
+const CALLS: usize = 64;
+
+/// A method, and what to call it with again and again.
+struct Bench {
+    plugin: Arc<Plugin>,
+    method: String,
+    arguments: Arguments,
+    delivery: Delivery,
+}
+
+impl Bench {
+    fn of(method: &str, body: impl Into<Bytes>) -> Self {
+        let (name, _) = method.split_once('.').unwrap_or((method, ""));
+        let file = root().join(format!("target/guests/{name}.wasm"));
+        let limits = Limits {
+            max_in_flight: CALLS,
+            prefetch: 2 * CALLS as u16,
+            call_timeout: TIMEOUT,
+            memory: 64 << 20,
+            max_body: 16 << 20,
+            max_headers: 128,
+        };
+        let plugins = Plugins::new(None);
+        plugins
+            .load_file(&Engine::new(CALLS).expect("an engine"), &file, &limits)
+            .unwrap_or_else(|error| panic!("{error:#}; run `tests/run.sh --quick` once"));
+        let (plugin, method) = plugins.find(Some(method)).expect("the method");
+        let body = body.into();
+        let delivery = Delivery {
+            tag: 1,
+            queue: "rpc_queue".into(),
+            exchange: String::new(),
+            routing_key: "rpc_queue".to_owned(),
+            redelivered: false,
+            received_at: Instant::now(),
+            received_wall: SystemTime::now(),
+            properties: Properties::default(),
+            body: body.clone(),
+            revoked: Revoked::default(),
+        };
+        Self { plugin, method, arguments: Arguments::Body(body), delivery }
+    }
+
+    async fn call(&self) -> usize {
+        let deadline = Instant::now() + TIMEOUT;
+        let invocation = Invocation::of(&self.delivery, &self.method, &self.arguments, deadline);
+        self.plugin.call(invocation).await.expect("a result").body.len()
+    }
+}
+
+/// `echo` gives back its body, `typed.echo-bytes` a `list<u8>`.
+fn one_thread(criterion: &mut Criterion) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let base64 = |bytes: usize| format!("{:?}", STANDARD.encode(vec![7; bytes]));
+    for (name, bench) in [
+        ("handler-1KiB", Bench::of("echo", vec![b'x'; SMALL])),
+        ("handler-64KiB", Bench::of("echo", vec![b'x'; LARGE])),
+        ("typed-add", Bench::of("typed.add", "[1,2]")),
+        ("typed-bytes-64KiB", Bench::of("typed.echo-bytes", base64(LARGE))),
+    ] {
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| runtime.block_on(bench.call()));
+        });
+    }
+}
+
+/// As many calls as asked for, by tasks that never wait for each other.
+fn spread(runtime: &Runtime, bench: &Arc<Bench>, tasks: u64, calls: u64) -> Duration {
+    let begun = Instant::now();
+    let running: Vec<_> = (0..tasks)
+        .map(|task| {
+            let bench = bench.clone();
+            let share = calls / tasks + u64::from(task < calls % tasks);
+            runtime.spawn(async move {
+                for _ in 0..share {
+                    bench.call().await;
+                }
+            })
+        })
+        .collect();
+    for task in running {
+        runtime.block_on(task).expect("its calls");
+    }
+    begun.elapsed()
+}
+
+fn threads(criterion: &mut Criterion) {
+    let bench = Arc::new(Bench::of("echo", vec![b'x'; SMALL]));
+    let mut group = criterion.benchmark_group("threads");
+    group.throughput(Throughput::Elements(1));
+    for threads in [1, 2] {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
+        group.bench_function(threads.to_string(), |bencher| {
+            bencher.iter_custom(|calls| spread(&runtime, &bench, threads as u64, calls));
+        });
+    }
+    group.finish();
+}
+
+/// Where what was measured is written.
+fn results() -> PathBuf {
+    root().join("target/criterion")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent")
+}
+
+/// The median of a benchmark that has run, in microseconds.
+fn median(name: &str) -> Option<f64> {
+    let file = results().join(name).join("new/estimates.json");
+    let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    Some(estimates["median"]["point_estimate"].as_f64()? / 1000.0)
+}
+
+/// What was measured, beside its bar.
+fn bars() {
+    let row = |what: &str, measured: Option<f64>, unit: &str, bar: &str, held: fn(f64) -> bool| {
+        let Some(measured) = measured else { return };
+        let verdict = if held(measured) { "held" } else { "MISSED" };
+        println!("{what:<52} {measured:>6.2} {unit:<5} {bar:<10} {verdict}");
+    };
+    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+    println!();
+    row("handler, 1 KiB, fresh instance", median("handler-1KiB"), "µs", "≤ 12", |x| x <= 12.0);
+    row("typed add(u32, u32), JSON, fresh instance", median("typed-add"), "µs", "≤ 12", |x| {
+        x <= 12.0
+    });
+    row(
+        "64 KiB as list<u8>, against the handler's",
+        ratio(median("typed-bytes-64KiB"), median("handler-64KiB")),
+        "times",
+        "≤ 8",
+        |x| x <= 8.0,
+    );
+    row(
+        "two threads, against one",
+        ratio(median("threads/1"), median("threads/2")),
+        "times",
+        "≥ 1.35",
+        |x| x >= 1.35,
+    );
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().output_directory(&results());
+    targets = one_thread, threads
+}
+
+fn main() {
+    benches();
+    bars();
+}
