@@ -715,18 +715,33 @@ async fn a_body_from_stdin_goes_through_byte_for_byte() {
 
 #[tokio::test]
 async fn inspect_tells_a_person_kind_methods_and_imports() {
-    let shown = run(&["inspect", hello().path()]).await;
+    let hello = hello();
+    let typed = file("typed", &guests::built("typed"));
+    let shown = run(&["inspect", hello.path(), typed.path()]).await;
     shown.ended_with(0);
+    let (first, second) = shown.out.split_once("\n\n").expect("an empty line between them");
+    let lines: Vec<_> = first.lines().collect();
+    let digest = lines[1].strip_prefix("digest     sha256:").expect("a digest");
+    assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
+    assert!(lines[2].starts_with("size       ") && lines[2].contains(" KiB"), "{first}");
+    assert!(lines[4].starts_with("toolchain  wit-component "), "{first}");
+    assert_eq!((lines[0], lines[3]), ("plugin     hello", "kind       handler"));
     assert_eq!(
-        shown.out,
-        concat!(
-            "plugin   hello\n",
-            "kind     handler\n",
-            "methods  hello             bytes -> bytes\n",
-            "         hello.<anything>  bytes -> bytes\n",
-            "imports  rpchost:rpc/rpc-types@0.1.0  granted\n",
-        )
+        lines[5..],
+        [
+            "methods    hello: bytes -> bytes",
+            "           hello.<anything>: bytes -> bytes",
+            "imports    rpchost:rpc/rpc-types@0.1.0  granted",
+        ]
     );
+    for part in [
+        "\ntoolchain  rustc 1.",
+        "typed.divide: func(a: s32, b: s32) -> result<s32, variant {overflow, bad-input(string)}>\n",
+        "\n             [1,1] → 1\n",
+        "\n             not callable: its result is a resource, or holds one\n",
+    ] {
+        assert!(second.contains(part), "no {part:?}: {second}");
+    }
 }
 
 #[tokio::test]
@@ -739,6 +754,9 @@ async fn inspect_tells_a_program_what_is_granted() {
     assert_eq!(shown["kind"], "handler");
     assert_eq!(shown["methods"][0]["name"], "misbehave");
     assert_eq!(shown["methods"][1]["name"], "misbehave.<anything>");
+    assert!(shown["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")));
+    assert_eq!(shown["size"], guests::built("misbehave").len());
+    assert_eq!(shown["toolchain"][0]["name"], "rustc");
     let granted = |import: &str| {
         let imports = shown["imports"].as_array().expect("imports");
         let found = imports
@@ -767,6 +785,14 @@ async fn inspect_says_why_a_file_is_not_served() {
     let shown = run(&["inspect", nothing.path()]).await;
     shown.ended_with(1);
     assert!(shown.out.contains("rpchost:rpc/handler@0.1.0"), "{}", shown.out);
+
+    // One that cannot be read spoils none of the others.
+    let missing = "/nonexistent/x.wasm";
+    let shown = run(&["inspect", hello().path(), missing, "-o", "json"]).await;
+    shown.ended_with(1);
+    shown.is_one_sentence_with(missing);
+    let shown: Value = serde_json::from_str(&shown.out).expect("JSON");
+    assert_eq!(shown[0]["plugin"], "hello");
 
     let text = file("text", b"(module)");
     for path in [text.path(), "/nonexistent/x.wasm"] {

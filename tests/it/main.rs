@@ -36,6 +36,9 @@ mod traps;
 /// What guests write, as it stands in the log.
 mod guest_logs;
 
+/// What can be called: told to people and to callers.
+mod discovery;
+
 /// The release binary, a real broker, and clients as they are.
 mod clients;
 

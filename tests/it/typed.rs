@@ -11,7 +11,7 @@ use crate::support::host::command;
 
 /// Values that come back as they are, each of a function of the interface
 /// `echo`. The text is as the host writes it.
-const ECHOES: &[(&str, &[&str])] = &[
+pub const ECHOES: &[(&str, &[&str])] = &[
     ("bool", &["true", "false"]),
     ("u8", &["0", "255"]),
     ("s8", &["-128", "127"]),
@@ -395,12 +395,12 @@ fn inspect_lists_methods_as_wit_writes_them_and_says_what_cannot_be_called() {
         found.map(|method| (method.signature.as_str(), method.not_callable.as_deref()))
     };
     assert!(inspection.methods.len() >= 55, "{}", inspection.methods.len());
-    assert_eq!(method("typed.version"), Some(("() -> string", None)));
-    assert_eq!(method("typed.add"), Some(("(a: u32, b: u32) -> u64", None)));
-    let divide = "(a: s32, b: s32) -> result<s32, variant {overflow, bad-input(string)}>";
+    assert_eq!(method("typed.version"), Some(("func() -> string", None)));
+    assert_eq!(method("typed.add"), Some(("func(a: u32, b: u32) -> u64", None)));
+    let divide = "func(a: s32, b: s32) -> result<s32, variant {overflow, bad-input(string)}>";
     assert_eq!(method("typed.divide"), Some((divide, None)));
     let open = method("typed.open").expect("the function `open`");
-    assert_eq!(open, ("(path: string) -> …", Some("its result is a resource, or holds one")));
+    assert_eq!(open, ("func(path: string) -> …", Some("its result is a resource, or holds one")));
     let size = method("typed.[method]file.size").expect("the method `size`");
     assert_eq!(size.1, Some("its parameter `self` is a resource, or holds one"));
 }
@@ -430,11 +430,17 @@ fn a_plugin_without_a_function_that_can_be_called_is_refused_with_the_reasons() 
     let functions: String = (0..1001).map(|n| format!("export n{n}: func();")).collect();
     let text = refusal(&format!("package a:b; world w {{ {functions} }}"));
     assert!(text.contains("it exports more than 1000 functions, the limit"), "{text}");
-    // The engine does not take these at all.
-    for ty in ["stream<u8>", "future<u8>", "option<stream>"] {
+    for (ty, reason) in [
+        ("stream<u8>", "its result is a stream, or holds one"),
+        ("future<u8>", "its result is a future, or holds one"),
+        ("option<stream>", "its result is a stream, or holds one"),
+    ] {
         let text = refusal(&format!("package a:b; world w {{ export f: func() -> {ty}; }}"));
-        assert!(text.contains("`stream` and `future` are not served"), "{text}");
+        assert!(text.contains(&format!("`f`: {reason}")), "{text}");
     }
+    // The engine does not take this at all.
+    let text = refusal("package a:b; world w { export f: func() -> error-context; }");
+    assert!(text.contains("not a valid component"), "{text}");
 }
 
 #[test]

@@ -269,6 +269,7 @@ async fn call_file(
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     // METHOD may leave out the plugin.
     let full = method == stem
+        || Plugins::is_own_method(method)
         || method.strip_prefix(&*stem).is_some_and(|rest| rest.starts_with(['.', ':', '/']));
     let method = if full { method.to_owned() } else { format!("{stem}.{method}") };
     let config =

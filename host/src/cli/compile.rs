@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
-use crate::plugins::{Confined, INVALID, Source, UNABLE};
+use crate::plugins::{Concurrency, Confined, INVALID, Source, UNABLE};
 
 /// Arguments of `compile-component`.
 #[derive(Debug, Args)]
@@ -23,6 +23,10 @@ pub(super) struct CompileArgs {
     #[arg(long)]
     cpu: u64,
 
+    /// For a component with a `stream`, a `future` or an `async func`
+    #[arg(long)]
+    concurrency: bool,
+
     /// Bytes of WIT before those of the plugin
     #[arg(long)]
     wit_bytes: Option<usize>,
@@ -30,7 +34,8 @@ pub(super) struct CompileArgs {
 
 pub(super) fn run(args: &CompileArgs) -> ExitCode {
     let begin = || {
-        let compiler = Confined::enter(args.memory, args.cpu)?;
+        let concurrency = if args.concurrency { Concurrency::On } else { Concurrency::Off };
+        let compiler = Confined::enter(args.memory, args.cpu, concurrency)?;
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).context("failed to read the plugin")?;
         anyhow::Ok((compiler, bytes))

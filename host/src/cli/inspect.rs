@@ -1,20 +1,32 @@
 //! `rpchost inspect`: what a component is, offers and needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use terminal_size::{Width, terminal_size_of};
 
 use super::output;
-use crate::plugins::{Engine, Inspection, Offer};
+use crate::plugins::{Engine, Inspection, Method, Offer, inspect_file};
+
+/// Columns of the labels at the left.
+const LABELS: usize = 11;
+
+/// Columns that a continued line is indented by, beyond its first.
+const INDENT: usize = 2;
+
+/// Fewest columns that a text is folded into; narrower terminals fold it
+/// themselves.
+const NARROWEST: usize = 30;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// The component
-    #[arg(value_name = "X.wasm")]
-    file: PathBuf,
+    /// Components; of several, `-o json` prints an array
+    #[arg(value_name = "X.wasm", required = true)]
+    files: Vec<PathBuf>,
 
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -28,68 +40,133 @@ enum Format {
 }
 
 pub(super) fn run(args: &InspectArgs) -> ExitCode {
-    let shown = inspect(args).map(|(name, inspection)| {
-        match args.output {
-            Format::Text => text(&name, &inspection).iter().for_each(|line| output::line(line)),
-            Format::Json => output::line(&format!("{:#}", as_json(&name, &inspection))),
-        }
-        inspection.kind.is_ok()
-    });
-    match shown {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let engine = match Engine::new(1) {
+        Ok(engine) => engine,
         Err(error) => {
-            output::error(format_args!("`{}`: {error:#}", args.file.display()));
-            ExitCode::FAILURE
+            output::error(format_args!("{error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let width = terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| columns.into());
+    let mut all_serve = true;
+    let mut documents = Vec::new();
+    for (number, file) in args.files.iter().enumerate() {
+        let (name, inspection) = match look(&engine, file) {
+            Ok(found) => found,
+            Err(error) => {
+                output::error(format_args!("`{}`: {error:#}", file.display()));
+                all_serve = false;
+                continue;
+            }
+        };
+        all_serve &= inspection.kind.is_ok();
+        match args.output {
+            Format::Json => documents.push(as_json(&name, &inspection)),
+            Format::Text => {
+                if number > 0 {
+                    output::line("");
+                }
+                text(&name, &inspection, width).iter().for_each(|line| output::line(line));
+            }
         }
     }
+    match (args.files.as_slice(), documents.as_slice()) {
+        ([_], [only]) => output::line(&format!("{only:#}")),
+        ([_, _, ..], [_, ..]) => output::line(&format!("{:#}", json!(documents))),
+        _ => {}
+    }
+    if all_serve { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn inspect(args: &InspectArgs) -> anyhow::Result<(String, Inspection)> {
-    let name = args.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let inspection = crate::plugins::inspect_file(&Engine::new(1)?, &name, &args.file)?;
+fn look(engine: &Engine, file: &Path) -> anyhow::Result<(String, Inspection)> {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let inspection = inspect_file(engine, &name, file)?;
     Ok((name, inspection))
 }
 
-fn text(name: &str, inspection: &Inspection) -> Vec<String> {
-    let kind = match &inspection.kind {
-        Ok(kind) => kind.to_string(),
-        Err(reason) => format!("none: {reason}"),
-    };
-    let mut lines = vec![format!("plugin   {name}"), format!("kind     {kind}")];
-    let width = inspection.methods.iter().map(|method| method.name.len()).max().unwrap_or(0);
+/// Lines with labels at the left, folded where the terminal ends.
+struct Lines {
+    lines: Vec<String>,
+    width: Option<usize>,
+}
+
+impl Lines {
+    /// `indent` columns beyond the labels, and then the text.
+    fn add(&mut self, label: &str, indent: usize, text: &str) {
+        let begin = LABELS + indent;
+        let room = self.width.map(|width| width.saturating_sub(begin).max(NARROWEST));
+        for (number, part) in fold(text, room).into_iter().enumerate() {
+            let (label, more) = if number == 0 { (label, 0) } else { ("", INDENT) };
+            self.lines.push(format!("{label:<LABELS$}{:indent$}{:more$}{part}", "", ""));
+        }
+    }
+}
+
+/// Parts of a text that fit into a width, cut behind spaces and commas where
+/// there are any; all but the first have [`INDENT`] columns less.
+fn fold(text: &str, width: Option<usize>) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(width) = width {
+        let room = if parts.is_empty() { width } else { width.saturating_sub(INDENT) };
+        let Some((end, _)) = rest.char_indices().nth(room) else { break };
+        let (fitting, _) = rest.split_at(end);
+        let cut = match fitting.rfind([' ', ',']) {
+            Some(at) if at > 0 => at + 1,
+            _ => end,
+        };
+        let (part, after) = rest.split_at(cut);
+        parts.push(part.trim_end());
+        rest = after;
+    }
+    parts.push(rest);
+    parts
+}
+
+fn text(name: &str, inspection: &Inspection, width: Option<usize>) -> Vec<String> {
+    let mut shown = Lines { lines: Vec::new(), width };
+    shown.add("plugin", 0, name);
+    shown.add("digest", 0, &format!("sha256:{}", inspection.digest));
+    shown.add("size", 0, &ByteSize(inspection.size).display().iec().to_string());
+    match &inspection.kind {
+        Ok(kind) => shown.add("kind", 0, &kind.to_string()),
+        Err(reason) => shown.add("kind", 0, &format!("none: {reason}")),
+    }
+    let tools: Vec<_> = inspection
+        .toolchain
+        .iter()
+        .map(|(name, version)| format!("{name} {version}").trim_end().to_owned())
+        .collect();
+    let tools = if tools.is_empty() { "not said".to_owned() } else { tools.join(", ") };
+    shown.add("toolchain", 0, &tools);
     for (index, method) in inspection.methods.iter().enumerate() {
         let label = if index == 0 { "methods" } else { "" };
-        let reason = match &method.not_callable {
-            Some(reason) => format!("  not callable: {reason}"),
-            None => String::new(),
-        };
-        lines.push(format!("{label:<8} {:<width$}  {}{reason}", method.name, method.signature));
+        shown.add(label, 0, &format!("{}: {}", method.name, method.signature));
+        if let Some(below) = below(method) {
+            shown.add("", INDENT, &below);
+        }
     }
-    let width = inspection.imports.iter().map(|import| import.name.len()).max().unwrap_or(0);
+    let longest = inspection.imports.iter().map(|import| import.name.len()).max().unwrap_or(0);
     for (index, import) in inspection.imports.iter().enumerate() {
         let label = if index == 0 { "imports" } else { "" };
-        lines.push(format!("{label:<8} {:<width$}  {}", import.name, offer(import.offer)));
+        shown.add(label, 0, &format!("{:<longest$}  {}", import.name, offer(import.offer)));
     }
     if inspection.imports.is_empty() {
-        lines.push("imports  none".to_owned());
+        shown.add("imports", 0, "none");
     }
-    lines
+    shown.lines
+}
+
+/// What is said below a method: an example, or why there is none.
+fn below(method: &Method) -> Option<String> {
+    match (&method.not_callable, method.example()) {
+        (Some(reason), _) => Some(format!("not callable: {reason}")),
+        (None, Some((arguments, result))) => Some(format!("{arguments} → {result}")),
+        (None, None) => None,
+    }
 }
 
 fn as_json(name: &str, inspection: &Inspection) -> Value {
-    let methods: Vec<_> = inspection
-        .methods
-        .iter()
-        .map(|method| {
-            json!({
-                "name": method.name,
-                "signature": method.signature,
-                "callable": method.not_callable.is_none(),
-                "reason": method.not_callable,
-            })
-        })
-        .collect();
     let imports: Vec<_> = inspection
         .imports
         .iter()
@@ -97,11 +174,25 @@ fn as_json(name: &str, inspection: &Inspection) -> Value {
             json!({ "name": import.name, "granted": import.offer == Offer::Granted, "offer": offer(import.offer) })
         })
         .collect();
+    let toolchain: Vec<_> = inspection
+        .toolchain
+        .iter()
+        .map(|(name, version)| json!({ "name": name, "version": version }))
+        .collect();
     let (kind, reason) = match &inspection.kind {
         Ok(kind) => (json!(kind.to_string()), Value::Null),
         Err(reason) => (Value::Null, json!(reason)),
     };
-    json!({ "plugin": name, "kind": kind, "reason": reason, "methods": methods, "imports": imports })
+    json!({
+        "plugin": name,
+        "digest": format!("sha256:{}", inspection.digest),
+        "size": inspection.size,
+        "kind": kind,
+        "reason": reason,
+        "toolchain": toolchain,
+        "methods": inspection.methods.iter().map(Method::whole).collect::<Vec<_>>(),
+        "imports": imports,
+    })
 }
 
 fn offer(offer: Offer) -> &'static str {
@@ -109,5 +200,20 @@ fn offer(offer: Offer) -> &'static str {
         Offer::Granted => "granted",
         Offer::Nothing => "linked, nothing granted",
         Offer::Unknown => "not offered",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_folded_at_words_and_commas() {
+        assert_eq!(fold("all of it", None), ["all of it"]);
+        assert_eq!(fold("all of it", Some(9)), ["all of it"]);
+        assert_eq!(fold("one two three", Some(8)), ["one two", "three"]);
+        assert_eq!(fold("[1,2,3,4,5]", Some(6)), ["[1,2,", "3,4,", "5]"]);
+        assert_eq!(fold("ääääääääää", Some(6)), ["ääääää", "ääää"]);
+        assert_eq!(fold("", Some(6)), [""]);
     }
 }

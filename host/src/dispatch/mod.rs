@@ -209,6 +209,12 @@ impl Dispatcher {
             (Err(error), _) => return unrouted(error),
             (_, Err(error)) => return unrouted(error.clone()),
         };
+        // What the host itself is asked takes no slot and no sandbox.
+        if let Some(outcome) = self.plugins.own_method(&request, self.limits.max_body) {
+            let answered = Answered { outcome, plugin: None };
+            self.telemetry.answered(&answered, None);
+            return Some(answered);
+        }
         let (plugin, method) = match self.plugins.find(request.method.as_deref()) {
             Ok(found) => found,
             Err(error) => return unrouted(error),

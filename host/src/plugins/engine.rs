@@ -1,7 +1,8 @@
-//! The one engine that compiles and runs every plugin.
+//! The engine that compiles and runs every plugin.
 //!
 //! One `wasmtime::Engine` for the whole process: an engine per plugin costs
-//! gigabytes, and indices of one engine mean nothing in another. Owns the
+//! gigabytes, and indices of one engine mean nothing in another. A second one
+//! is for the few components that cannot be had without concurrency. Owns the
 //! switches, the pool of instances and the epoch ticker. How bytes become code
 //! is `compile`'s to know.
 
@@ -14,13 +15,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 use tracing::{info, warn};
 use wasmtime::component::Linker;
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::compile::{Code, Compiler, Helper};
 use super::core_module::Source;
 use super::pool::Room;
 use super::reports::Reports;
 use super::store::CallState;
+use super::waiting::needs_concurrency;
 use crate::capabilities;
 use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
@@ -53,6 +55,8 @@ const MOST_MEMORIES: u32 = 10_000;
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// The one for components with functions that wait.
+    waiting: Option<Arc<Inner>>,
 }
 
 struct Inner {
@@ -81,7 +85,7 @@ impl Engine {
     ///
     /// When this machine cannot run WebAssembly at all.
     pub fn new(calls: usize) -> anyhow::Result<Self> {
-        Self::make(calls, None, Telemetry::new()?, |_| Compiler::here())
+        Self::make(calls, None, Telemetry::new()?, |_, _| Compiler::here())
     }
 
     /// Makes an engine that has helpers compile, and keeps what they made in
@@ -97,21 +101,22 @@ impl Engine {
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
         let (lines, counted) = (helper.clone(), telemetry.clone());
-        Self::make(calls, Some(lines), counted, |engine| {
-            Ok(Compiler::helper(helper, state, engine, telemetry))
+        Self::make(calls, Some(lines), counted, |engine, concurrency| {
+            let (helper, telemetry) = (helper.clone(), telemetry.clone());
+            Ok(Compiler::helper(helper, concurrency, state, engine, telemetry))
         })
     }
 
-    /// Makes the engine and starts its ticker.
+    /// Makes both engines and starts their ticker.
     fn make(
         calls: usize,
         lines: Option<Helper>,
         telemetry: Telemetry,
-        compiler: impl FnOnce(&wasmtime::Engine) -> anyhow::Result<Compiler>,
+        compiler: impl Fn(&wasmtime::Engine, Concurrency) -> anyhow::Result<Compiler>,
     ) -> anyhow::Result<Self> {
         let room = Room::beside(calls);
         let alive = calls.saturating_add(room.most());
-        let engine = match wasmtime::Engine::new(&config(Some(pool(alive)))) {
+        let engine = match wasmtime::Engine::new(&config(Some(pool(alive)), Concurrency::Off)) {
             Ok(engine) => engine,
             Err(error) => {
                 // Happens where virtual memory is limited, as with `ulimit -v`.
@@ -119,21 +124,49 @@ impl Engine {
                     "no room for a pool of instances, every call will pay for its own memory: \
                      {error:#}"
                 );
-                wasmtime::Engine::new(&config(None))
+                wasmtime::Engine::new(&config(None, Concurrency::Off))
                     .map_err(anyhow::Error::from)
                     .context("failed to start the WebAssembly engine")?
             }
         };
-        let mut linker = Linker::new(&engine);
-        capabilities::link(&mut linker)?;
-        let mut core_linker = wasmtime::Linker::new(&engine);
-        capabilities::link_core(&mut core_linker)?;
-        let compiler = compiler(&engine)?;
-        start_ticker(&engine)?;
+        // Without a pool: few components need it, and two pools would not fit
+        // into the address space.
+        let waiting = wasmtime::Engine::new(&config(None, Concurrency::On))
+            .map_err(anyhow::Error::from)
+            .context("failed to start the engine for functions that wait")?;
+        start_ticker(vec![engine.weak(), waiting.weak()])?;
         let reports = Reports::start(lines)?;
         let turns = Arc::new(Semaphore::new(cores()));
-        let inner = Inner { engine, linker, core_linker, compiler, room, reports, telemetry, turns };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = |engine: wasmtime::Engine, concurrency| {
+            let mut linker = Linker::new(&engine);
+            capabilities::link(&mut linker)?;
+            let mut core_linker = wasmtime::Linker::new(&engine);
+            capabilities::link_core(&mut core_linker)?;
+            let compiler = compiler(&engine, concurrency)?;
+            anyhow::Ok(Arc::new(Inner {
+                engine,
+                linker,
+                core_linker,
+                compiler,
+                room: room.clone(),
+                reports: reports.clone(),
+                telemetry: telemetry.clone(),
+                turns: turns.clone(),
+            }))
+        };
+        let waiting = Some(inner(waiting, Concurrency::On)?);
+        Ok(Self { inner: inner(engine, Concurrency::Off)?, waiting })
+    }
+
+    /// The engine that can run a plugin: this one, unless it has functions that
+    /// wait.
+    pub(super) fn suited_to(&self, source: Source<'_>) -> Self {
+        match &self.waiting {
+            Some(waiting) if needs_concurrency(source) => {
+                Self { inner: waiting.clone(), waiting: None }
+            }
+            _ => self.clone(),
+        }
     }
 
     /// Runs a guest so that it cannot keep the host, or short calls, from
@@ -197,15 +230,26 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Whether guests may have functions that wait: a `stream`, a `future`, an
+/// `async func`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// They may not.
+    Off,
+    /// They may. No such function is called, but the others of that component.
+    On,
+}
+
 /// The settings of every engine: those with a pool run what those without
 /// one have compiled.
-pub(super) fn config(pool: Option<PoolingAllocationConfig>) -> Config {
+pub(super) fn config(pool: Option<PoolingAllocationConfig>, concurrency: Concurrency) -> Config {
     let mut config = Config::new();
     // Interruption by epochs costs a tenth of what fuel does.
     config.epoch_interruption(true);
     // Component-model concurrency costs every call about nine microseconds
-    // and is where most of the year's advisories were.
-    config.concurrency_support(false);
+    // and is where most of the year's advisories were. Only components that
+    // cannot be had without it get it.
+    config.concurrency_support(concurrency == Concurrency::On);
     // Proposals that no supported toolchain needs are closed. Their cargo
     // features stay compiled in: builds without them had faults of their own.
     config.wasm_gc(false);
@@ -270,21 +314,27 @@ fn swap_is_off() -> bool {
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
 }
 
-/// Advances the epoch on a thread of its own, without drift, until the engine
-/// is gone. Not on the async runtime: a busy runtime must still be interrupted.
-fn start_ticker(engine: &wasmtime::Engine) -> anyhow::Result<()> {
-    let engine = engine.weak();
+/// Advances the epochs on a thread of its own, without drift, until the engines
+/// are gone. Not on the async runtime: a busy runtime must still be interrupted.
+fn start_ticker(mut engines: Vec<EngineWeak>) -> anyhow::Result<()> {
     std::thread::Builder::new()
         .name("epoch".to_owned())
         .spawn(move || {
             let mut next = Instant::now() + TICK;
-            loop {
+            while !engines.is_empty() {
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
-                let Some(engine) = engine.upgrade() else { return };
+                let mut ticks = 0;
                 while next <= Instant::now() {
-                    engine.increment_epoch();
                     next += TICK;
+                    ticks += 1;
                 }
+                engines.retain(|engine| match engine.upgrade() {
+                    Some(engine) => {
+                        (0..ticks).for_each(|_| engine.increment_epoch());
+                        true
+                    }
+                    None => false,
+                });
             }
         })
         .context("failed to start the epoch thread")?;

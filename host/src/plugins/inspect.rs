@@ -1,37 +1,45 @@
 //! What a file is and needs, for a person who wants to know before serving it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
+use wasmparser::{KnownCustom, Parser, Payload};
 use wasmtime::Module;
 use wasmtime::component::Component;
 
 use super::compile::Code;
 use super::core_module::Source;
+use super::describe::Method;
 use super::engine::Engine;
 use super::kind::Kind;
-use super::{scan, typed};
+use super::scan;
+use super::typed::{self, Room};
+
+/// Room for schemas: as many methods as a plugin may have, of ordinary size.
+const MAX_SCHEMAS: usize = 16 * 1024 * 1024;
+
+/// Longest name or version of a tool that is kept, in characters.
+const MAX_TOOL: usize = 64;
+
+/// Most tools that are kept.
+const MAX_TOOLS: usize = 32;
 
 /// What was found out about a component.
 #[derive(Debug)]
 pub struct Inspection {
+    /// SHA-256 of the file, lower-case hex.
+    pub digest: String,
+    /// Bytes of the file.
+    pub size: u64,
     /// Its kind, or why it has none.
     pub kind: Result<Kind, String>,
+    /// Names and versions of the tools that say they have made it, or a part.
+    pub toolchain: Vec<(String, String)>,
     /// Methods with their signatures.
     pub methods: Vec<Method>,
     /// Imports, in the component's order.
     pub imports: Vec<Import>,
-}
-
-/// One method.
-#[derive(Debug)]
-pub struct Method {
-    /// As callers name it.
-    pub name: String,
-    /// In the words of WIT.
-    pub signature: String,
-    /// Why no caller can use it, if none can.
-    pub not_callable: Option<String>,
 }
 
 /// One import.
@@ -72,17 +80,40 @@ pub fn inspect_file(engine: &Engine, name: &str, path: &Path) -> anyhow::Result<
 /// When the bytes are nothing that could be a plugin.
 pub fn inspect(engine: &Engine, name: &str, source: Source<'_>) -> anyhow::Result<Inspection> {
     Kind::of_bytes(source.wasm)?;
-    let component = match engine.compile(source)? {
-        Code::Component(component) => component,
-        Code::Program(module) => return Ok(program(name, &module)),
+    let engine = &engine.suited_to(source);
+    let (kind, methods, imports) = match engine.compile(source)? {
+        Code::Component(component) => of_component(engine, name, &component),
+        Code::Program(module) => {
+            (Ok(Kind::Command), Method::untyped(Kind::Command, name), of_program(&module))
+        }
     };
+    Ok(Inspection {
+        digest: scan::digest(source.wasm),
+        size: source.wasm.len() as u64,
+        kind,
+        toolchain: toolchain(source.wasm),
+        methods,
+        imports,
+    })
+}
+
+type Found = (Result<Kind, String>, Vec<Method>, Vec<Import>);
+
+fn of_component(engine: &Engine, name: &str, component: &Component) -> Found {
     let wasmtime = engine.wasmtime();
-    let kind = Kind::of_component(&component, wasmtime, None);
-    let methods = match &kind {
-        Ok(Kind::Handler) => any_method(name, "bytes -> bytes"),
-        Ok(Kind::Command) => any_method(name, PROGRAM),
-        Ok(Kind::Typed) => typed_methods(&component, wasmtime, name)?,
-        Err(_) => Vec::new(),
+    let (kind, methods) = match Kind::of_component(component, wasmtime, None) {
+        Ok(Kind::Typed) => match typed::functions(component, wasmtime) {
+            Ok(functions) => {
+                let room = &mut Room::of(MAX_SCHEMAS);
+                let methods = typed::named(functions)
+                    .map(|(own, function)| Method::typed(name, &function.described(&own), room))
+                    .collect();
+                (Ok(Kind::Typed), methods)
+            }
+            Err(error) => (Err(format!("{error:#}")), Vec::new()),
+        },
+        Ok(kind) => (Ok(kind), Method::untyped(kind, name)),
+        Err(error) => (Err(format!("{error:#}")), Vec::new()),
     };
     let imports = component
         .component_type()
@@ -95,15 +126,12 @@ pub fn inspect(engine: &Engine, name: &str, source: Source<'_>) -> anyhow::Resul
             },
         })
         .collect();
-    Ok(Inspection { kind: kind.map_err(|error| format!("{error:#}")), methods, imports })
+    (kind.map_err(|error| format!("{error:#}")), methods, imports)
 }
 
-/// How a program is called.
-const PROGRAM: &str = "stdin -> stdout";
-
-/// A core module that runs as it is.
-fn program(name: &str, module: &Module) -> Inspection {
-    let offer = |import: wasmtime::ImportType<'_>| {
+/// What a core module imports that runs as it is.
+fn of_program(module: &Module) -> Vec<Import> {
+    let offer = |import: &wasmtime::ImportType<'_>| {
         let nothing = ["path_", "sock_"].iter().any(|begin| import.name().starts_with(begin));
         match import.module() {
             "wasi_snapshot_preview1" if nothing => Offer::Nothing,
@@ -111,22 +139,39 @@ fn program(name: &str, module: &Module) -> Inspection {
             _ => Offer::Unknown,
         }
     };
-    let imports = module.imports().map(|import| Import {
+    let import = |import: wasmtime::ImportType<'_>| Import {
         name: format!("{}::{}", import.module(), import.name()),
-        offer: offer(import),
-    });
-    Inspection {
-        kind: Ok(Kind::Command),
-        methods: any_method(name, PROGRAM),
-        imports: imports.collect(),
-    }
+        offer: offer(&import),
+    };
+    module.imports().map(import).collect()
 }
 
-/// The methods of a plugin that answers to its name and to all that begin with it.
-fn any_method(name: &str, signature: &str) -> Vec<Method> {
-    [name.to_owned(), format!("{name}.<anything>")]
-        .map(|name| Method { name, signature: signature.to_owned(), not_callable: None })
-        .into()
+/// The tools that the `producers` sections name, compilers first. Languages are
+/// left out: every guest says `C`, because of its libc.
+fn toolchain(bytes: &[u8]) -> Vec<(String, String)> {
+    let mut tools = BTreeSet::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        // What cannot be read was compiled all the same; the rest stays unsaid.
+        let Ok(payload) = payload else { break };
+        let Payload::CustomSection(section) = payload else { continue };
+        let KnownCustom::Producers(fields) = section.as_known() else { continue };
+        for field in fields.into_iter().flatten() {
+            if field.name == "language" {
+                continue;
+            }
+            for value in field.values.into_iter().flatten() {
+                let shown = |text: &str| text.chars().take(MAX_TOOL).collect::<String>();
+                // Without the commit that it was built from.
+                let version = value.version.split(' ').next().unwrap_or_default();
+                let rank = !matches!(value.name, "rustc" | "Go" | "TinyGo" | "componentize-py");
+                tools.insert((rank, shown(value.name), shown(version)));
+            }
+            while tools.len() > MAX_TOOLS {
+                tools.pop_last();
+            }
+        }
+    }
+    tools.into_iter().map(|(_, name, version)| (name, version)).collect()
 }
 
 /// What holds something for programs and for nobody else.
@@ -151,19 +196,4 @@ fn offer(import: &str) -> Offer {
     } else {
         Offer::Unknown
     }
-}
-
-fn typed_methods(
-    component: &Component,
-    engine: &wasmtime::Engine,
-    plugin: &str,
-) -> anyhow::Result<Vec<Method>> {
-    let methods = typed::named(typed::functions(component, engine)?)
-        .map(|(name, function)| Method {
-            name: format!("{plugin}.{name}"),
-            signature: function.shown,
-            not_callable: function.call.err(),
-        })
-        .collect();
-    Ok(methods)
 }

@@ -9,6 +9,8 @@ mod command;
 mod compile;
 mod condemned;
 mod core_module;
+mod describe;
+mod discovery;
 mod engine;
 mod headers;
 mod inspect;
@@ -26,6 +28,7 @@ mod symbols;
 mod table;
 mod trap;
 mod typed;
+mod waiting;
 mod watch;
 
 use std::path::Path;
@@ -39,8 +42,9 @@ use tokio::sync::{Notify, watch as watch_channel};
 use circuit::Turn;
 pub use compile::{Budget, COMPILE_COMMAND, Confined, Helper, INVALID, UNABLE};
 pub use core_module::Source;
-pub use engine::Engine;
-pub use inspect::{Import, Inspection, Method, Offer, inspect, inspect_file};
+pub use describe::Method;
+pub use engine::{Concurrency, Engine};
+pub use inspect::{Import, Inspection, Offer, inspect, inspect_file};
 pub use kind::Kind;
 pub use plugin::{Invocation, Plugin};
 pub use reload::{Reloader, RescanHandle};
@@ -88,11 +92,11 @@ impl Plugins {
         let table = self.table.load();
         table.find(method).ok_or_else(|| {
             let message = match method {
-                Some(name) => {
+                Some(name) => table.why_not_callable(name).unwrap_or_else(|| {
                     let mut name = name.to_owned();
                     crate::message::truncate(&mut name, MAX_NAME_SHOWN);
                     format!("there is no method `{name}`")
-                }
+                }),
                 None => table.why_no_default(),
             };
             let retryable = table.changed_since(method, Instant::now(), CHANGE_SETTLES);

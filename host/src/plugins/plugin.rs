@@ -16,6 +16,7 @@ use super::circuit::{Circuit, Pass};
 use super::command::{self, Command};
 use super::compile::Code;
 use super::core_module::Source;
+use super::describe::Method;
 use super::engine::{Engine, MAX_TABLE_ELEMENTS};
 use super::headers;
 use super::kind::{Kind, explain_import};
@@ -23,7 +24,7 @@ use super::pool::{Leased, Pool};
 use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Ended, Stage};
-use super::typed::{self, Typed};
+use super::typed::{self, Described, Room, Typed};
 use crate::capabilities::{CallFacts, GuestState, LogLimit, Speaker};
 use crate::config::{Instances, Limits, OnRedelivery, PluginConfig};
 use crate::message::{
@@ -167,6 +168,7 @@ impl Plugin {
         limits: &Limits,
     ) -> anyhow::Result<Self> {
         Kind::of_bytes(source.wasm)?;
+        let engine = &engine.suited_to(source);
         let memory = config.memory_limit.unwrap_or(limits.memory);
         let served = match engine.compile(source)? {
             Code::Component(component) => {
@@ -247,6 +249,49 @@ impl Plugin {
     /// Whether its methods take JSON, and nothing else.
     pub fn is_typed(&self) -> bool {
         matches!(self.served, Served::Typed(..))
+    }
+
+    /// What kind of plugin it is.
+    pub(super) fn kind(&self) -> Kind {
+        match &self.served {
+            Served::Handler(..) => Kind::Handler,
+            Served::Typed(..) => Kind::Typed,
+            Served::Command(_) => Kind::Command,
+        }
+    }
+
+    /// Its methods, with schemas as far as there is room.
+    pub(super) fn described(&self, room: &mut Room) -> Vec<Method> {
+        self.described_if(|_| true, room)
+    }
+
+    /// One of them, by its canonical name.
+    pub(super) fn described_only(&self, method: &str, room: &mut Room) -> Vec<Method> {
+        let name = method.split_once('.').map_or("", |(_, name)| name);
+        self.described_if(|function| function.name == name, room)
+    }
+
+    fn described_if(
+        &self,
+        wanted: impl Fn(&Described<'_>) -> bool,
+        room: &mut Room,
+    ) -> Vec<Method> {
+        match &self.served {
+            Served::Typed(typed, _) => typed
+                .described()
+                .filter(wanted)
+                .map(|function| Method::typed(&self.id.name, &function, room))
+                .collect(),
+            Served::Handler(..) | Served::Command(_) => Method::untyped(self.kind(), &self.id.name),
+        }
+    }
+
+    /// Why a function is listed and cannot be called, if it is one.
+    pub(super) fn why_not_callable(&self, method: &str) -> Option<&str> {
+        match &self.served {
+            Served::Typed(typed, _) => typed.why_not_callable(method),
+            Served::Handler(..) | Served::Command(_) => None,
+        }
     }
 
     /// Number of methods: a handler or command counts as one, whatever it answers to.

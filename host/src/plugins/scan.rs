@@ -180,6 +180,11 @@ pub(super) struct Contents {
     pub(super) signature: Signature,
 }
 
+/// SHA-256 in lower-case hex: the identity of a file.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads a plugin's files; `None` when they changed meanwhile.
 ///
 /// # Errors
@@ -226,11 +231,6 @@ fn read_text(root: &Path, file_name: &str, limit: u64) -> anyhow::Result<String>
 fn into_text(bytes: anyhow::Result<Vec<u8>>, file_name: &str) -> anyhow::Result<String> {
     let bytes = bytes.with_context(|| format!("failed to read `{file_name}`"))?;
     String::from_utf8(bytes).with_context(|| format!("`{file_name}` is not UTF-8"))
-}
-
-/// What tells versions apart: SHA-256, in lower-case hex.
-pub(super) fn digest(wasm: &[u8]) -> String {
-    Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a file of at most `limit` bytes.

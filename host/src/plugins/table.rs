@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::discovery::Told;
 use super::plugin::Plugin;
 use super::typed::{normal, resolve};
 
@@ -19,7 +20,7 @@ const MAX_CHANGES: usize = 256;
 const MAX_SHOWN: usize = 8;
 
 /// Characters that may stand between a plugin's name and the rest.
-const SEPARATORS: [char; 3] = ['.', ':', '/'];
+pub(super) const SEPARATORS: [char; 3] = ['.', ':', '/'];
 
 /// An immutable set of plugins and their names.
 #[derive(Debug, Clone)]
@@ -33,6 +34,7 @@ pub(super) struct Table {
     default: Option<String>,
     warned_of_no_default: bool,
     changes: Vec<(Arc<str>, Instant)>,
+    told: Told,
 }
 
 /// A plugin that is served.
@@ -70,7 +72,13 @@ impl Table {
             default,
             warned_of_no_default: false,
             changes: Vec::new(),
+            told: Told::default(),
         }
+    }
+
+    /// What callers were told about this table.
+    pub(super) fn told(&self) -> &Told {
+        &self.told
     }
 
     /// A method by any of its names; `None` stands for the default method.
@@ -98,6 +106,13 @@ impl Table {
         };
         let plugin = self.plugins.get(plugin)?.plugin();
         Some((plugin.clone(), plugin.canonical(rest)?))
+    }
+
+    /// Why a method cannot be called that is there all the same.
+    pub(super) fn why_not_callable(&self, name: &str) -> Option<String> {
+        let (plugin, method) = name.split_once(SEPARATORS)?;
+        let reason = self.plugins.get(plugin)?.plugin().why_not_callable(method)?;
+        Some(format!("`{name}` cannot be called: {reason}"))
     }
 
     /// The configured method, else the plugin `default`, else the only one.
@@ -224,6 +239,7 @@ impl Table {
         }
         self.aliases = aliases;
         self.ambiguous = ambiguous;
+        self.told = Told::default();
     }
 
     pub(super) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::Threads;
 use crate::plugins::core_module::{self, Prepared, Source};
-use crate::plugins::engine;
+use crate::plugins::engine::{self, Concurrency};
 use crate::plugins::kind::explain_invalid;
 
 /// A process that may do nothing but compile.
@@ -27,9 +27,9 @@ impl Confined {
     /// # Errors
     ///
     /// When a limit cannot be set; then nothing should be compiled.
-    pub fn enter(memory: u64, cpu: u64) -> anyhow::Result<Self> {
+    pub fn enter(memory: u64, cpu: u64, concurrency: Concurrency) -> anyhow::Result<Self> {
         limit(memory, cpu)?;
-        let engine = wasmtime::Engine::new(&engine::config(None))
+        let engine = wasmtime::Engine::new(&engine::config(None, concurrency))
             .map_err(anyhow::Error::from)
             .context("failed to start the compiler")?;
         Ok(Self { engine, threads: Threads::start()? })

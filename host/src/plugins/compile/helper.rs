@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::super::core_module::Source;
+use super::super::engine::Concurrency;
 use super::native::Native;
 
 /// The subcommand that makes this executable a helper.
@@ -82,13 +83,17 @@ impl Helper {
     ///
     /// Says what is wrong with the file, or which limit it has met.
     /// [`Passing`] where another attempt may end better.
-    pub(super) fn compile(&self, source: Source<'_>) -> anyhow::Result<Native> {
+    pub(super) fn compile(
+        &self,
+        source: Source<'_>,
+        concurrency: Concurrency,
+    ) -> anyhow::Result<Native> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Passing(format!("{CANNOT_START}: {error}")))?;
         runtime.block_on(async {
-            let mut child = self.spawn(source)?;
+            let mut child = self.spawn(source, concurrency)?;
             let talked =
                 tokio::time::timeout(self.budget.wall, self.talk(&mut child, source)).await;
             // Dropping the child has it killed and reaped.
@@ -101,7 +106,7 @@ impl Helper {
         })
     }
 
-    fn spawn(&self, source: Source<'_>) -> anyhow::Result<Child> {
+    fn spawn(&self, source: Source<'_>, concurrency: Concurrency) -> anyhow::Result<Child> {
         let Budget { memory, cpu, .. } = self.budget;
         Command::new(&self.program)
             // What a list of processes shows.
@@ -109,6 +114,7 @@ impl Helper {
             .arg(COMPILE_COMMAND)
             .arg(format!("--memory={memory}"))
             .arg(format!("--cpu={cpu}"))
+            .args((concurrency == Concurrency::On).then_some("--concurrency"))
             .args(source.wit.map(|wit| format!("--wit-bytes={}", wit.len())))
             // A variable may hold the broker's password.
             .env_clear()

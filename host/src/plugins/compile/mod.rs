@@ -24,6 +24,7 @@ pub(super) use helper::Passing;
 pub use helper::{Budget, COMPILE_COMMAND, Helper, INVALID, UNABLE};
 
 use super::core_module::{self, Prepared, Source};
+use super::engine::Concurrency;
 use super::kind::explain_invalid;
 use crate::state_dir::StateDir;
 use crate::telemetry::{Lookup, Telemetry};
@@ -51,7 +52,7 @@ enum How {
     /// By threads of this process, each time.
     Here(Threads),
     /// By helpers, unless it was before.
-    Helper { helper: Helper, cache: Option<Cache>, telemetry: Telemetry },
+    Helper { helper: Helper, concurrency: Concurrency, cache: Option<Cache>, telemetry: Telemetry },
 }
 
 impl Compiler {
@@ -63,6 +64,7 @@ impl Compiler {
     /// be used costs a warning.
     pub(super) fn helper(
         helper: Helper,
+        concurrency: Concurrency,
         state: Option<&StateDir>,
         engine: &wasmtime::Engine,
         telemetry: Telemetry,
@@ -82,7 +84,7 @@ impl Compiler {
                 })
                 .ok()
         });
-        Self(How::Helper { helper, cache, telemetry })
+        Self(How::Helper { helper, concurrency, cache, telemetry })
     }
 
     /// Makes a plugin's file callable. Blocks.
@@ -107,7 +109,7 @@ impl Compiler {
                     .map(Code::Program)
                     .map_err(|error| anyhow!("it cannot be compiled: {error:#}")),
             },
-            How::Helper { helper, cache, telemetry } => {
+            How::Helper { helper, concurrency, cache, telemetry } => {
                 let kept = cache.as_ref().map(|cache| (cache, cache.name(source)));
                 if let Some((cache, name)) = &kept {
                     let found = look_up(cache, name, engine);
@@ -125,7 +127,7 @@ impl Compiler {
                     }
                 }
                 let begun = Instant::now();
-                let made = helper.compile(source);
+                let made = helper.compile(source, *concurrency);
                 telemetry.compiled(begun.elapsed());
                 let made = made?;
                 let code = made.load(engine).context("what was compiled cannot be loaded")?;

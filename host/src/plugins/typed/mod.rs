@@ -12,6 +12,7 @@ mod names;
 mod number;
 mod read;
 mod reader;
+mod schema;
 mod surface;
 mod types;
 mod value;
@@ -32,8 +33,9 @@ use super::store::CallState;
 use super::trap::Stage;
 use crate::message::{Arguments, CallError, ErrorKind, Outcome, ReturnValue};
 pub(super) use names::{normal, resolve};
+pub(super) use schema::{Full, Room, Shape};
 pub(super) use surface::{Function, any, functions, shown, signature};
-use types::Type;
+pub(super) use types::{Field, Signature, Type};
 use value::Value;
 
 /// Most functions that a refusal or a warning names.
@@ -51,6 +53,22 @@ pub(super) struct Typed {
     instance: InstancePre<CallState>,
     methods: Vec<Method>,
     names: HashMap<String, usize>,
+    not_callable: Vec<NotCallable>,
+}
+
+/// A function that is listed only.
+struct NotCallable {
+    name: String,
+    shown: String,
+    reason: String,
+}
+
+/// A function for those who ask what there is.
+pub(super) struct Described<'a> {
+    /// As it stands behind the plugin's name.
+    pub(super) name: &'a str,
+    /// Its type, or that as text and why it cannot be called.
+    pub(super) callable: Result<&'a Signature, (&'a str, &'a str)>,
 }
 
 /// One method.
@@ -63,6 +81,32 @@ pub(super) struct Method {
 /// Functions with the names that callers use.
 pub(super) fn named(functions: Vec<Function>) -> impl Iterator<Item = (String, Function)> {
     names::canonical(&functions).into_iter().zip(functions)
+}
+
+impl Function {
+    /// For those who ask what there is.
+    pub(super) fn described<'a>(&'a self, name: &'a str) -> Described<'a> {
+        let callable = match &self.call {
+            Ok(callable) => Ok(&callable.signature),
+            Err(reason) => Err((self.shown.as_str(), reason.as_str())),
+        };
+        Described { name, callable }
+    }
+}
+
+/// Reads the arguments of a method that is the host's own.
+pub(super) fn read_own(
+    signature: &Signature,
+    arguments: &Arguments,
+) -> Result<Option<String>, CallError> {
+    let value = arguments::read(signature, arguments)?.into_iter().next();
+    Ok(match value {
+        Some(Value::Case(_, Some(value))) => match *value {
+            Value::String(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 impl Typed {
@@ -78,7 +122,7 @@ impl Typed {
     ) -> anyhow::Result<Self> {
         let mut methods = Vec::new();
         let mut aliases = Vec::new();
-        let mut reasons = Vec::new();
+        let mut not_callable = Vec::new();
         for (name, function) in named(functions) {
             let at = methods.len();
             let qualified = names::with_interface(&function);
@@ -90,17 +134,23 @@ impl Typed {
                     aliases.extend(wit_names.iter().map(|alias| (alias.clone(), at)));
                     methods.push(Method { name, wit_names, callable });
                 }
-                Err(reason) => reasons.push(format!("`{name}`: {reason}")),
+                Err(reason) => {
+                    not_callable.push(NotCallable { name, shown: function.shown, reason });
+                }
             }
         }
-        let not_callable = reasons.len();
-        reasons.truncate(MAX_NAMED);
+        let reasons: Vec<_> = not_callable
+            .iter()
+            .take(MAX_NAMED)
+            .map(|function| format!("`{}`: {}", function.name, function.reason))
+            .collect();
         if methods.is_empty() {
             bail!("none of its functions can be called: {}", reasons.join("; "));
         }
-        if not_callable > 0 {
+        if !not_callable.is_empty() {
             warn!(
-                "{not_callable} functions of the plugin `{plugin}` cannot be called: {}",
+                "{} functions of the plugin `{plugin}` cannot be called: {}",
+                not_callable.len(),
                 reasons.join("; ")
             );
         }
@@ -109,7 +159,7 @@ impl Typed {
         for name in ambiguous {
             warn!("`{plugin}.{name}` could be several methods, so it is none of them");
         }
-        Ok(Self { instance, methods, names })
+        Ok(Self { instance, methods, names, not_callable })
     }
 
     /// The canonical name of a method, by any of its names.
@@ -123,6 +173,25 @@ impl Typed {
             [only] => Some(&only.name),
             _ => None,
         }
+    }
+
+    /// Why a function cannot be called, if there is one of that name.
+    pub(super) fn why_not_callable(&self, name: &str) -> Option<&str> {
+        let name = normal(name);
+        let found = self.not_callable.iter().find(|function| normal(&function.name) == name)?;
+        Some(&found.reason)
+    }
+
+    /// All functions, those that can be called first.
+    pub(super) fn described(&self) -> impl Iterator<Item = Described<'_>> {
+        let methods = self.methods.iter().map(|method| Described {
+            name: &method.name,
+            callable: Ok(&method.callable.signature),
+        });
+        methods.chain(self.not_callable.iter().map(|function| Described {
+            name: &function.name,
+            callable: Err((&function.shown, &function.reason)),
+        }))
     }
 
     /// Number of methods.

@@ -4,6 +4,7 @@ mod guest;
 mod malformed;
 mod notation;
 mod random;
+mod schema;
 mod table;
 
 use super::reader::{MAX_VALUES, Reader};

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// A type that has values in JSON.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Type {
+pub(in super::super) enum Type {
     Bool,
     Integer(Integer),
     F32,
@@ -29,21 +29,21 @@ pub(super) enum Type {
 
 /// A field of a record, or a parameter.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) ty: Type,
+pub(in super::super) struct Field {
+    pub(in super::super) name: String,
+    pub(in super::super) ty: Type,
 }
 
 /// A case of a variant.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Case {
+pub(in super::super) struct Case {
     pub(super) name: String,
     pub(super) ty: Option<Type>,
 }
 
 /// Integers by their width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Integer {
+pub(in super::super) enum Integer {
     S8,
     U8,
     S16,
@@ -90,8 +90,8 @@ impl Type {
 /// A function's type.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Signature {
-    pub(super) params: Vec<Field>,
-    pub(super) result: Option<Type>,
+    pub(in super::super) params: Vec<Field>,
+    pub(in super::super) result: Option<Type>,
 }
 
 impl fmt::Display for Signature {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::plugins::engine;
+use crate::plugins::engine::{self, Concurrency};
 use crate::state_dir::{Claim, StateDir};
 
 struct Place {
@@ -18,7 +18,7 @@ struct Place {
 fn place() -> Place {
     let outer = tempfile::tempdir().unwrap();
     let state = StateDir::open(&outer.path().join("state"), Claim::Alone).unwrap();
-    let engine = wasmtime::Engine::new(&engine::config(None)).unwrap();
+    let engine = wasmtime::Engine::new(&engine::config(None, Concurrency::Off)).unwrap();
     Place { engine, state, path: outer.path().join("state/compiled"), _outer: outer }
 }
 
@@ -70,9 +70,9 @@ fn an_engine_with_a_pool_runs_what_one_without_has_compiled() {
     let place = place();
     let mut pool = wasmtime::PoolingAllocationConfig::new();
     pool.total_memories(1).total_component_instances(1);
-    let pooled = wasmtime::Engine::new(&engine::config(Some(pool))).unwrap();
+    let pooled = wasmtime::Engine::new(&engine::config(Some(pool), Concurrency::Off)).unwrap();
     assert_eq!(mark(&place.engine), mark(&pooled));
-    let mut other = engine::config(None);
+    let mut other = engine::config(None, Concurrency::Off);
     other.epoch_interruption(false);
     assert_ne!(mark(&place.engine), mark(&wasmtime::Engine::new(&other).unwrap()));
 }
