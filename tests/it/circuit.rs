@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use rpchost::dispatch::{Dispatcher, ReplyPolicy, Stopping};
+use rpchost::message::Form;
 use rpchost::message::{Delivery, HeaderValue, Reply};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
-use rpchost::message::Form;
 
 use crate::core::{error, header, limits, status};
 use crate::support::fake_broker::{FakeBroker, delivery};

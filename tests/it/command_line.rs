@@ -721,7 +721,7 @@ async fn inspect_tells_a_person_kind_methods_and_imports() {
     shown.ended_with(0);
     let (first, second) = shown.out.split_once("\n\n").expect("an empty line between them");
     let lines: Vec<_> = first.lines().collect();
-    let digest = lines[1].strip_prefix("digest     sha256:").expect("a digest");
+    let digest = lines[1].strip_prefix("sha256     ").expect("a digest");
     assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
     assert!(lines[2].starts_with("size       ") && lines[2].contains(" KiB"), "{first}");
     assert!(lines[4].starts_with("toolchain  wit-component "), "{first}");

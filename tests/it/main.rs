@@ -51,6 +51,9 @@ mod hostile;
 /// Plugins that come, change and go under load.
 mod reload;
 
+/// What is left after thousands of swaps, and what many plugins cost.
+mod endurance;
+
 /// Helpers that compile, and what is kept of their work.
 mod compile;
 

@@ -14,8 +14,11 @@ use crate::plugins::{Engine, Inspection, Method, Offer, inspect_file};
 /// Columns of the labels at the left.
 const LABELS: usize = 11;
 
-/// Columns that a continued line is indented by, beyond its first.
+/// Columns that what is said below a method is indented by.
 const INDENT: usize = 2;
+
+/// Columns that the rest of a folded line is indented by.
+const FOLDED: usize = 4;
 
 /// Fewest columns that a text is folded into; narrower terminals fold it
 /// themselves.
@@ -96,19 +99,19 @@ impl Lines {
         let begin = LABELS + indent;
         let room = self.width.map(|width| width.saturating_sub(begin).max(NARROWEST));
         for (number, part) in fold(text, room).into_iter().enumerate() {
-            let (label, more) = if number == 0 { (label, 0) } else { ("", INDENT) };
+            let (label, more) = if number == 0 { (label, 0) } else { ("", FOLDED) };
             self.lines.push(format!("{label:<LABELS$}{:indent$}{:more$}{part}", "", ""));
         }
     }
 }
 
 /// Parts of a text that fit into a width, cut behind spaces and commas where
-/// there are any; all but the first have [`INDENT`] columns less.
+/// there are any; all but the first have [`FOLDED`] columns less.
 fn fold(text: &str, width: Option<usize>) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some(width) = width {
-        let room = if parts.is_empty() { width } else { width.saturating_sub(INDENT) };
+        let room = if parts.is_empty() { width } else { width.saturating_sub(FOLDED) };
         let Some((end, _)) = rest.char_indices().nth(room) else { break };
         let (fitting, _) = rest.split_at(end);
         let cut = match fitting.rfind([' ', ',']) {
@@ -126,7 +129,7 @@ fn fold(text: &str, width: Option<usize>) -> Vec<&str> {
 fn text(name: &str, inspection: &Inspection, width: Option<usize>) -> Vec<String> {
     let mut shown = Lines { lines: Vec::new(), width };
     shown.add("plugin", 0, name);
-    shown.add("digest", 0, &format!("sha256:{}", inspection.digest));
+    shown.add("sha256", 0, &inspection.digest);
     shown.add("size", 0, &ByteSize(inspection.size).display().iec().to_string());
     match &inspection.kind {
         Ok(kind) => shown.add("kind", 0, &kind.to_string()),
@@ -211,9 +214,9 @@ mod tests {
     fn a_text_is_folded_at_words_and_commas() {
         assert_eq!(fold("all of it", None), ["all of it"]);
         assert_eq!(fold("all of it", Some(9)), ["all of it"]);
-        assert_eq!(fold("one two three", Some(8)), ["one two", "three"]);
-        assert_eq!(fold("[1,2,3,4,5]", Some(6)), ["[1,2,", "3,4,", "5]"]);
-        assert_eq!(fold("ääääääääää", Some(6)), ["ääääää", "ääää"]);
+        assert_eq!(fold("one two three", Some(9)), ["one two", "three"]);
+        assert_eq!(fold("[1,2,3,4,5]", Some(8)), ["[1,2,3,", "4,5]"]);
+        assert_eq!(fold("ääääääääää", Some(8)), ["ääääääää", "ää"]);
         assert_eq!(fold("", Some(6)), [""]);
     }
 }

@@ -86,6 +86,17 @@ pub fn version(mark: &str) -> Vec<u8> {
     wasm
 }
 
+/// The same component under another digest: a section that nobody reads says
+/// a name.
+pub fn named(wasm: &[u8], name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len()).expect("a short name");
+    assert!(length < 120, "lengths of one byte");
+    let mut wasm = wasm.to_vec();
+    wasm.extend([0, length + 1, length]);
+    wasm.extend(name.as_bytes());
+    wasm
+}
+
 fn encode(name: &str, wat: &str, sections: &[(&str, &[u8])]) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (ours, _) = resolve.push_dir(root().join("wit")).expect("the WIT package");
@@ -206,7 +217,7 @@ pub fn marked(wasm: &[u8], mark: u8) -> Vec<u8> {
 }
 
 /// A guest that is built from Rust by `tests/run.sh`: `fib`, `echo`,
-/// `misbehave` or `typed`.
+/// `misbehave` or `typed`; or from Python, `python`.
 ///
 /// # Panics
 ///
