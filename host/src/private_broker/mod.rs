@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::node::{Installation, Ports};
+use self::node::{Installation, Peer, Ports, Purpose};
 
 mod node;
 #[cfg(test)]
@@ -87,7 +87,7 @@ impl PrivateBroker {
     /// shows the end of the broker's log.
     pub async fn start() -> Result<Self> {
         let installation = tokio::task::spawn_blocking(Installation::find).await??;
-        Self::start_installed(installation, false).await
+        Self::start_installed(installation, Purpose::default()).await
     }
 
     /// Like [`PrivateBroker::start`], with the management plugin, which costs a second and some
@@ -97,7 +97,8 @@ impl PrivateBroker {
     /// As there.
     pub async fn start_with_management() -> Result<Self> {
         let installation = tokio::task::spawn_blocking(Installation::find).await??;
-        Self::start_installed(installation, true).await
+        let purpose = Purpose { management: true, ..Purpose::default() };
+        Self::start_installed(installation, purpose).await
     }
 
     /// Like [`PrivateBroker::start`], with the RabbitMQ and the Erlang in the folder `root`, which
@@ -108,14 +109,31 @@ impl PrivateBroker {
     pub async fn start_from(root: &Path) -> Result<Self> {
         let root = root.to_owned();
         let find = move || Installation::below(&root);
-        Self::start_installed(tokio::task::spawn_blocking(find).await??, false).await
+        Self::start_installed(tokio::task::spawn_blocking(find).await??, Purpose::default()).await
     }
 
-    async fn start_installed(installation: Installation, management: bool) -> Result<Self> {
+    /// Starts another node and has it join this broker's cluster, which is of this node alone until
+    /// then. It is of the same version. All of a cluster find each other through the epmd of the
+    /// first, so that is the one to be removed last.
+    ///
+    /// # Errors
+    /// If this broker does not run, or if the other is not up within 60 s or has not joined.
+    pub async fn start_beside(&self) -> Result<Self> {
+        let peer = Peer::of(&self.ports, &self.directory)?;
+        let name = peer.name.clone();
+        let purpose = Purpose { peer: Some(peer), ..Purpose::default() };
+        let broker = Self::start_installed(self.installation.clone(), purpose).await?;
+        if !broker.ctl(&["cluster_status"]).await?.contains(&name) {
+            bail!("the private broker on port `{}` has not joined `{name}`", broker.port());
+        }
+        Ok(broker)
+    }
+
+    async fn start_installed(installation: Installation, purpose: Purpose) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            let installation = installation.clone();
-            let prepare = move || Self::prepare(installation, management);
+            let (installation, purpose) = (installation.clone(), purpose.clone());
+            let prepare = move || Self::prepare(installation, &purpose);
             let mut broker = tokio::task::spawn_blocking(prepare).await??;
             let outcome = broker.launch().await?;
             if matches!(outcome, Start::Ready) {
@@ -134,13 +152,14 @@ impl PrivateBroker {
     }
 
     /// Everything up to the order to start: ports, directory, watchdog.
-    fn prepare(installation: Installation, management: bool) -> Result<Self> {
-        let ports = Ports::claim()?;
-        let directory = node::make_directory(&ports, management, WATCHDOG)?;
+    fn prepare(installation: Installation, purpose: &Purpose) -> Result<Self> {
+        let ports = Ports::claim(purpose.peer.as_ref())?;
+        let directory = node::make_directory(&ports, purpose, WATCHDOG)?;
         let out = fs::File::create(directory.path().join("out"))?;
         let mut watchdog = Command::new("/bin/sh")
             .arg("watchdog.sh")
             .arg(installation.server())
+            .args(purpose.peer.is_none().then_some("epmd"))
             .env_clear()
             .envs(node::environment(&installation, directory.path(), &ports))
             .current_dir(directory.path())
@@ -165,6 +184,12 @@ impl PrivateBroker {
     #[must_use]
     pub fn amqp_url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port())
+    }
+
+    /// The node's Erlang name, as `rabbitmqctl` shows it: `rpchost-PORT@localhost`.
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        node::name(&self.ports)
     }
 
     /// The port on 127.0.0.1 where it speaks AMQP, the same for its whole life.

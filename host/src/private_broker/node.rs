@@ -36,6 +36,9 @@ const PORTS_PER_BLOCK: u16 = 5;
 /// Up to port 31,999.
 const BLOCKS: u16 = 2_400;
 
+/// Below a node's directory.
+const COOKIE: &str = "home/.erlang.cookie";
+
 /// Bytes of a log that an error shows: about 20 lines.
 const TAIL_BYTES: u64 = 2_500;
 
@@ -53,9 +56,37 @@ pub(super) struct Ports {
     _claim: TcpListener,
 }
 
+/// What a node is wanted for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Purpose {
+    /// Whether it has the management plugin.
+    pub(super) management: bool,
+    /// The node whose cluster it joins, if it is not to be one of its own.
+    pub(super) peer: Option<Peer>,
+}
+
+/// What a node has to know of another to be in one cluster with it.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// Its Erlang name.
+    pub(super) name: String,
+    /// Nodes find each other through one epmd; it is the first node's.
+    epmd: u16,
+    cookie: String,
+}
+
+impl Peer {
+    /// What others have to know of the node in `directory`.
+    pub(super) fn of(ports: &Ports, directory: &Path) -> Result<Self> {
+        let cookie = fs::read_to_string(directory.join(COOKIE))
+            .context("cannot read the Erlang cookie of the private broker to join")?;
+        Ok(Self { name: name(ports), epmd: ports.epmd, cookie })
+    }
+}
+
 impl Ports {
-    /// Claims a block of ports on which nobody listens.
-    pub(super) fn claim() -> Result<Self> {
+    /// Claims a block of ports on which nobody listens. A node that joins another uses its epmd.
+    pub(super) fn claim(peer: Option<&Peer>) -> Result<Self> {
         // As many tries as there are blocks: only a machine with nothing free runs out.
         for _ in 0..BLOCKS {
             let first = FIRST_PORT + PORTS_PER_BLOCK * rand::random_range(0..BLOCKS);
@@ -63,6 +94,7 @@ impl Ports {
             let management = first + 4;
             let Ok(claim) = listen(first) else { continue };
             if [epmd, amqp, distribution, management].into_iter().all(|port| listen(port).is_ok()) {
+                let epmd = peer.map_or(epmd, |peer| peer.epmd);
                 return Ok(Self { epmd, amqp, distribution, management, _claim: claim });
             }
         }
@@ -162,7 +194,7 @@ pub(super) fn name(ports: &Ports) -> String {
 }
 
 /// Makes a directory that only this user may enter, with the node's settings in it.
-pub(super) fn make_directory(ports: &Ports, management: bool, watchdog: &str) -> Result<TempDir> {
+pub(super) fn make_directory(ports: &Ports, purpose: &Purpose, watchdog: &str) -> Result<TempDir> {
     let directory =
         tempfile::Builder::new().prefix("rpchost-broker-").tempdir().with_context(|| {
             format!(
@@ -170,34 +202,51 @@ pub(super) fn make_directory(ports: &Ports, management: bool, watchdog: &str) ->
                 env::temp_dir().display()
             )
         })?;
-    fill(directory.path(), ports, management, watchdog).with_context(|| {
+    fill(directory.path(), ports, purpose, watchdog).with_context(|| {
         format!("cannot write the private broker's settings to `{}`", directory.path().display())
     })?;
     Ok(directory)
 }
 
-fn fill(directory: &Path, ports: &Ports, management: bool, watchdog: &str) -> Result<()> {
+fn fill(directory: &Path, ports: &Ports, purpose: &Purpose, watchdog: &str) -> Result<()> {
     fs::create_dir(directory.join("home"))?;
     fs::create_dir(directory.join("conf.d"))?;
     // Erlang's own choice is made of a weak generator; whoever knows the cookie may run code as us.
+    let cookie = match &purpose.peer {
+        Some(peer) => peer.cookie.clone(),
+        None => format!("{:032x}", rand::random::<u128>()),
+    };
     fs::OpenOptions::new()
         .create_new(true)
         .write(true)
         .mode(0o400)
-        .open(directory.join("home/.erlang.cookie"))?
-        .write_all(format!("{:032x}", rand::random::<u128>()).as_bytes())?;
+        .open(directory.join(COOKIE))?
+        .write_all(cookie.as_bytes())?;
     // 50 MB: a full disk shall raise the alarm before it breaks the system, but not on every laptop.
     let mut settings = format!(
         "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = false\ndisk_free_limit.absolute = 50MB\n",
         ports.amqp
     );
-    if management {
+    if let Some(peer) = &purpose.peer {
+        // Should the other be slow to answer, this one waits for two minutes before it would begin
+        // a cluster of its own.
+        settings += &format!(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_formation.classic_config.nodes.1 = {}\n\
+             cluster_formation.classic_config.nodes.2 = {}\n\
+             cluster_formation.discovery_retry_limit = 240\n\
+             cluster_formation.discovery_retry_interval = 500\n",
+            peer.name,
+            name(ports)
+        );
+    }
+    if purpose.management {
         // Without the plugin, a server refuses to start with its keys.
         settings +=
             &format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n", ports.management);
     }
     fs::write(directory.join("rabbitmq.conf"), settings)?;
-    let plugins = if management { "[rabbitmq_management].\n" } else { "[].\n" };
+    let plugins = if purpose.management { "[rabbitmq_management].\n" } else { "[].\n" };
     fs::write(directory.join("enabled_plugins"), plugins)?;
     // Empty, but there: else `/etc/rabbitmq/rabbitmq-env.conf` would be read.
     fs::write(directory.join("env.conf"), "")?;

@@ -1,7 +1,9 @@
 # Keeps a private RabbitMQ, and ends it when its owner is gone. Knows nothing of ports and settings:
 # those are in the environment it is given and in the directory it is started in.
 #
-#   sh watchdog.sh SERVER
+#   sh watchdog.sh SERVER [epmd]
+#
+# With `epmd` it keeps one of those, too; nodes that join another use that one's.
 #
 # Runs in a process group of its own, so that Ctrl-C reaches the owner alone. The working directory
 # is the broker's and is removed at the end. Standard input is a pipe whose other end only the owner
@@ -18,8 +20,11 @@ directory=$PWD
 trap : HUP INT TERM
 
 # Not as a daemon, so that it is ours to end; ERL_AFLAGS tells all others not to start one.
-epmd </dev/null &
-epmd=$!
+epmd=
+if [ "${2:-}" = epmd ]; then
+    epmd </dev/null &
+    epmd=$!
+fi
 
 while read -r order; do
     [ "$order" = start ] || continue
@@ -56,7 +61,7 @@ if pid=$(cat pid 2>/dev/null); then
     # It takes one second when idle; five is patience, and nothing is lost by the kill.
     ends_within 50 || { kill -KILL "$pid"; ends_within 50; }
 fi
-kill "$epmd"
+[ -z "$epmd" ] || kill "$epmd"
 
 # Small children of the server may write for another moment, which makes rm fail.
 tries=50
