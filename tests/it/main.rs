@@ -60,6 +60,12 @@ mod compile;
 /// Hosts and brokers that die.
 mod faults;
 
+/// A cluster that loses nodes, behind HAProxy and without.
+mod cluster;
+
+/// What `examples/deploy` ships.
+mod deploy;
+
 /// Several brokers: which of them is connected to.
 mod brokers;
 

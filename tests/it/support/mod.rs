@@ -1,9 +1,12 @@
 //! What the tests stand on: a broker, a host, guests, a client that keeps a
 //! ledger.
 
+pub mod balancers;
 pub mod broker;
+pub mod cluster;
 pub mod fake_broker;
 pub mod guests;
+pub mod haproxy;
 pub mod host;
 pub mod ledger;
 pub mod proxy;

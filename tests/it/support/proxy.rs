@@ -22,7 +22,12 @@ pub struct Proxy {
 impl Proxy {
     /// Begins to listen.
     pub async fn to(broker: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        Self::at(("127.0.0.1", 0), broker).await
+    }
+
+    /// Begins to listen on an address of one's choice.
+    pub async fn at(address: (&str, u16), broker: u16) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let (down, mute) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let wires: Arc<Mutex<Vec<AbortOnDropHandle<()>>>> = Arc::default();
