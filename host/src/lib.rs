@@ -18,4 +18,5 @@ pub mod private_broker;
 pub mod serve;
 pub mod state_dir;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;

@@ -81,6 +81,9 @@ mod frames;
 /// The client, and everything that can happen to a call.
 mod calling;
 
+/// The Firehose, as people see it.
+mod tracing;
+
 /// What people type, and what they read.
 mod command_line;
 

@@ -13,7 +13,7 @@ use super::support::host::command;
 ///
 /// `architecture.md` gives the reasons. `cli` may use every room, and `main`
 /// nothing but `cli`.
-const DOORS: [(&str, &[&str]); 15] = [
+const DOORS: [(&str, &[&str]); 16] = [
     ("message", &[]),
     ("config", &["message"]),
     ("wire", &["message"]),
@@ -24,6 +24,7 @@ const DOORS: [(&str, &[&str]); 15] = [
     ("amqp", &["message", "config", "telemetry", "dispatch::Broker", "dispatch::PublishError"]),
     ("client", &["message", "config", "amqp"]),
     ("admin", &["message", "config", "plugins", "telemetry"]),
+    ("trace", &["message"]),
     ("private_broker", &[]),
     ("state_dir", &[]),
     (
@@ -57,22 +58,24 @@ const DOORS: [(&str, &[&str]); 15] = [
             "admin",
             "serve",
             "private_broker",
+            "trace",
         ],
     ),
     ("main", &["cli"]),
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 12] = [
+const OWNERS: [(&str, &[&str]); 13] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs"]),
     ("wit_parser", &["plugins/core_module.rs"]),
-    ("wasmparser", &["plugins/core_module.rs"]),
+    ("wasmparser", &["plugins/core_module.rs", "plugins/inspect.rs", "plugins/waiting.rs"]),
     ("lapin", &["amqp/"]),
     ("notify", &["plugins/watch.rs"]),
     ("axum", &["admin.rs"]),
     ("clap", &["config/", "cli/"]),
+    ("console", &["cli/"]),
     ("prometheus", &["telemetry.rs"]),
     ("toml", &["config/"]),
     ("ureq", &["amqp/management.rs"]),

@@ -12,7 +12,7 @@ use rand::Rng as _;
 use super::filter;
 use super::management::Management;
 use super::strategy::Turns;
-use crate::config::{Broker, BrokerConfig, BrokerUrl, Strategy};
+use crate::config::{Broker, BrokerConfig, BrokerUrl, ManagementUrl, Strategy};
 
 /// Waits between attempts grow from this …
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -127,6 +127,16 @@ impl Connector {
             self.turns.note_connections(&management.connections().await);
         }
         Some(&self.brokers.get(self.turns.next()?)?.url)
+    }
+
+    /// The management API of a configured broker, if it has one that may be asked.
+    pub(super) fn management_of(&self, url: &BrokerUrl) -> Option<&ManagementUrl> {
+        self.brokers.iter().find(|broker| broker.url == *url)?.management.as_ref()
+    }
+
+    /// Certificates to trust, in PEM, where they are not those of the system.
+    pub(super) fn ca(&self) -> Option<&str> {
+        self.tls.cert_chain.as_deref()
     }
 
     /// The time limit on each step of opening a session.

@@ -1,5 +1,6 @@
 //! How many connections each broker has, asked of RabbitMQ's management API
-//! (<https://www.rabbitmq.com/docs/http-api-reference>).
+//! (<https://www.rabbitmq.com/docs/http-api-reference>); and [`get`] and
+//! [`put`], for whoever else in this room has a question.
 //!
 //! The only place that speaks HTTP to a broker. A question has limits on its
 //! time and on what it reads, and no answer is an answer too: the number is
@@ -15,7 +16,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
-use ureq::Agent;
+pub(super) use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::config::{Broker, ManagementUrl};
@@ -68,30 +69,7 @@ impl Management {
     ///
     /// When the certificates cannot be read.
     pub(super) fn new(brokers: &[Broker], ca: Option<&str>) -> anyhow::Result<Self> {
-        let roots = match ca {
-            None => RootCerts::PlatformVerifier,
-            Some(pem) => {
-                let mut certificates = Vec::new();
-                for item in parse_pem(pem.as_bytes()) {
-                    if let PemItem::Certificate(certificate) = item? {
-                        certificates.push(certificate);
-                    }
-                }
-                RootCerts::from(certificates)
-            }
-        };
-        let agent = Agent::config_builder()
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .timeout_global(Some(PATIENCE))
-            .http_status_as_error(false)
-            // The credentials are for this address, and go no other way.
-            .max_redirects(0)
-            .proxy(None)
-            // The next question is minutes or days away.
-            .max_idle_connections(0)
-            .user_agent("rpchost")
-            .build()
-            .new_agent();
+        let agent = agent(ca, PATIENCE)?;
         let known = |broker: &Broker| {
             Some(Known {
                 broker: broker.url.to_string(),
@@ -147,6 +125,38 @@ impl Known {
     }
 }
 
+/// Asks, with `patience` for each answer. `ca` as for [`Management::new`].
+///
+/// # Errors
+///
+/// When the certificates cannot be read.
+pub(super) fn agent(ca: Option<&str>, patience: Duration) -> anyhow::Result<Agent> {
+    let roots = match ca {
+        None => RootCerts::PlatformVerifier,
+        Some(pem) => {
+            let mut certificates = Vec::new();
+            for item in parse_pem(pem.as_bytes()) {
+                if let PemItem::Certificate(certificate) = item? {
+                    certificates.push(certificate);
+                }
+            }
+            RootCerts::from(certificates)
+        }
+    };
+    Ok(Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .timeout_global(Some(patience))
+        .http_status_as_error(false)
+        // The credentials are for this address, and go no other way.
+        .max_redirects(0)
+        .proxy(None)
+        // The next question is minutes or days away.
+        .max_idle_connections(0)
+        .user_agent("rpchost")
+        .build()
+        .new_agent())
+}
+
 /// Connections of the node behind `api`.
 fn count(agent: &Agent, api: &ManagementUrl) -> Result<u64, String> {
     let here: Located = get(agent, api, NODE)?;
@@ -156,32 +166,55 @@ fn count(agent: &Agent, api: &ManagementUrl) -> Result<u64, String> {
 
 /// Reads one answer. The error ends a sentence that begins with the API's
 /// address; it repeats nothing of what was sent or read.
-fn get<T: DeserializeOwned>(agent: &Agent, api: &ManagementUrl, path: &str) -> Result<T, String> {
-    let credentials = BASE64.encode(format!("{}:{}", api.username(), api.password()));
-    let mut answer = agent
-        .get(api.address(path))
-        .header("Authorization", format!("Basic {credentials}"))
-        .call()
-        .map_err(|error| explain(&error))?;
-    match answer.status().as_u16() {
-        200 => {}
-        401 | 403 => {
-            return Err(format!(
-                "refuses the user `{}`; check its password, and give it the tag `monitoring`",
-                api.username()
-            ));
-        }
-        status => return Err(format!("answered with the status {status}")),
-    }
+pub(super) fn get<T: DeserializeOwned>(
+    agent: &Agent,
+    api: &ManagementUrl,
+    path: &str,
+) -> Result<T, String> {
+    let asked = agent.get(api.address(path)).header("Authorization", authorization(api)).call();
+    let mut answer = asked.map_err(|error| explain(&error))?;
+    accepted(api, answer.status().as_u16(), "monitoring")?;
     let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
     let body = body.map_err(|error| explain(&error))?;
     serde_json::from_slice(&body)
         .map_err(|_| "answered, but not as RabbitMQ does; check the address".to_owned())
 }
 
+/// Writes a JSON document. The error is as for [`get`].
+pub(super) fn put(
+    agent: &Agent,
+    api: &ManagementUrl,
+    path: &str,
+    document: &serde_json::Value,
+) -> Result<(), String> {
+    let written = agent
+        .put(api.address(path))
+        .header("Authorization", authorization(api))
+        .header("Content-Type", "application/json")
+        .send(document.to_string());
+    let answer = written.map_err(|error| explain(&error))?;
+    accepted(api, answer.status().as_u16(), "administrator")
+}
+
+fn authorization(api: &ManagementUrl) -> String {
+    format!("Basic {}", BASE64.encode(format!("{}:{}", api.username(), api.password())))
+}
+
+/// Whether the status is a success; `tag` is what the user needs for it.
+fn accepted(api: &ManagementUrl, status: u16, tag: &str) -> Result<(), String> {
+    match status {
+        200..=299 => Ok(()),
+        401 | 403 => Err(format!(
+            "refuses the user `{}`; check its password, and give it the tag `{tag}`",
+            api.username()
+        )),
+        status => Err(format!("answered with the status {status}")),
+    }
+}
+
 fn explain(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Timeout(_) => format!("did not answer within {PATIENCE:?}"),
+        ureq::Error::Timeout(_) => "did not answer in time".to_owned(),
         ureq::Error::BodyExceedsLimit(limit) => {
             format!("answered with more than {} MiB", limit >> 20)
         }

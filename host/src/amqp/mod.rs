@@ -9,6 +9,7 @@
 mod connect;
 mod convert;
 mod filter;
+mod firehose;
 mod management;
 mod replies;
 mod reply_nodes;
@@ -23,3 +24,4 @@ pub use session::{Closed, Incoming, Session};
 
 mod caller;
 pub use caller::{CallCounts, Caller, CallerError, Outgoing};
+pub use firehose::{Copied, Firehose, FirehoseOptions, Power, Seen};

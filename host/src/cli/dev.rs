@@ -73,12 +73,14 @@ async fn dev(mut config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::Failed(anyhow::anyhow!("the broker's URL: {error}")))?;
     config.broker.brokers = vec![parsed.into()];
     let plugins = config.plugins.display().to_string();
-    let served = super::serve::serve(config, |ready| welcome(ready, &url, &plugins)).await;
+    let ctl = broker.ctl_script().display().to_string();
+    let welcome = |ready: &Ready| welcome(ready, &url, &ctl, &plugins);
+    let served = super::serve::serve(config, welcome).await;
     let removed = broker.remove().await.map_err(ServeError::Failed);
     served.and(removed)
 }
 
-fn welcome(ready: &Ready, url: &str, directory: &str) {
+fn welcome(ready: &Ready, url: &str, ctl: &str, directory: &str) {
     let names: Vec<&str> = ready.plugins.iter().map(|name| &**name).collect();
     let plugins = if names.is_empty() {
         format!("{directory} (empty: put a .wasm file there)")
@@ -95,6 +97,7 @@ fn welcome(ready: &Ready, url: &str, directory: &str) {
     output::line("");
     let method = names.first().copied().unwrap_or("METHOD");
     output::line(&format!("  call it   rpchost call {method} ARG --amqp-url {url}"));
+    output::line(&format!("  watch it  rpchost trace --ctl {ctl} --amqp-url {url}"));
     output::line("  stop it   Ctrl-C; the broker and its queues go with it");
     output::line("");
     output::line(&ready.to_string());

@@ -10,12 +10,15 @@ mod inspect;
 mod lines;
 mod output;
 mod serve;
+mod signals;
+mod trace;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::ServeArgs;
+use crate::amqp::Connector;
+use crate::config::{Config, ManagementUrl, Profile, ServeArgs, resolve};
 
 /// Wrong usage or configuration.
 pub(crate) const USAGE: u8 = 2;
@@ -38,6 +41,8 @@ enum Command {
     Call(call::CallArgs),
     /// Show what a component is, offers and needs
     Inspect(inspect::InspectArgs),
+    /// Show the Firehose: every publish and delivery, and calls with their times
+    Trace(trace::TraceArgs),
     // For hosts, not for people: it reads and writes what nobody types.
     #[command(name = crate::plugins::COMPILE_COMMAND, hide = true)]
     Compile(compile::CompileArgs),
@@ -61,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args, matches),
         Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Trace(args) => trace::run(&args, matches),
         Command::Compile(args) => compile::run(&args),
         Command::FindLines(args) => lines::run(&args),
     }
@@ -69,6 +75,38 @@ pub fn run() -> ExitCode {
 /// The environment of this process.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The configuration and the brokers of a client: the same rules as for `serve`
+/// decide which broker and queue are meant. `management` is the API of all of
+/// them, in place of what the file says.
+///
+/// # Errors
+///
+/// What is wrong with the usage or the configuration.
+fn client(
+    args: &ServeArgs,
+    management: Option<&str>,
+    matches: &clap::ArgMatches,
+) -> Result<(Config, Connector), String> {
+    let mut config = resolve(args, matches, Profile::Serve, &environment)
+        .map_err(|problems| problems.to_string())?;
+    if let Some(management) = management {
+        let api =
+            ManagementUrl::parse(management).map_err(|error| format!("`--management`: {error}"))?;
+        for broker in &mut config.broker.brokers {
+            broker.management = Some(api.clone().or_as_user_of(&broker.url));
+        }
+    }
+    let connector = Connector::new(&config.broker, "rpchost".to_owned())
+        .map_err(|error| format!("{error:#}"))?;
+    Ok((config, connector))
+}
+
+/// A duration as it is typed.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "write a duration such as `500ms`, `10s` or `2m`".to_owned())
 }
 
 /// A runtime with a thread more than cores: guests that are busy use as many

@@ -1,6 +1,11 @@
 //! Writing to the terminal, in one place.
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
+
+use tokio::sync::{mpsc, oneshot};
+
+/// Lines between whoever makes them and a terminal that takes them slowly.
+const BUFFERED_LINES: usize = 256;
 
 /// Writes a line to standard output. A reader that has gone away is not our
 /// error: whoever pipes into `head` wants no more.
@@ -33,4 +38,56 @@ pub(super) fn error(text: impl std::fmt::Display) {
 /// Writes a line to standard error as it is.
 pub(super) fn error_line(text: &str) {
     let _nowhere_else_to_say_it = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Lines to standard output from a thread of its own: a reader that is slow
+/// holds up nothing but the lines.
+#[derive(Debug)]
+pub(super) struct Lines {
+    lines: mpsc::Sender<String>,
+    done: oneshot::Receiver<()>,
+}
+
+impl Lines {
+    pub(super) fn start() -> Self {
+        let (lines, mut made) = mpsc::channel::<String>(BUFFERED_LINES);
+        let (tell, done) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut out = BufWriter::new(std::io::stdout().lock());
+            while let Some(line) = made.blocking_recv() {
+                let written = writeln!(out, "{line}");
+                if written
+                    .and_then(|()| if made.is_empty() { out.flush() } else { Ok(()) })
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            let _nobody_may_wait = tell.send(());
+        });
+        Self { lines, done }
+    }
+
+    /// Writes a line, when its turn comes; false when nobody reads any more.
+    pub(super) async fn line(&self, text: String) -> bool {
+        self.lines.send(text).await.is_ok()
+    }
+
+    /// Waits until nobody reads any more, such as `head` that has seen enough.
+    pub(super) async fn unread(&self) {
+        self.lines.closed().await;
+    }
+
+    /// Waits until what was written is read, or nobody reads any more.
+    pub(super) async fn finish(self) {
+        drop(self.lines);
+        let _either_way_it_is_over = self.done.await;
+    }
+}
+
+/// Columns of the terminal that standard output is; of something else, what
+/// `COLUMNS` says, if anything.
+pub(super) fn width() -> Option<usize> {
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    console::Term::stdout().size_checked().map(|(_, columns)| columns.into()).or_else(columns)
 }

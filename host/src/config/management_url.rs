@@ -86,7 +86,7 @@ impl ManagementUrl {
 
     /// The same, as the user of the broker if it names none of its own.
     #[must_use]
-    pub(super) fn or_as_user_of(self, broker: &BrokerUrl) -> Self {
+    pub fn or_as_user_of(self, broker: &BrokerUrl) -> Self {
         let of_broker = || (broker.username().to_owned(), broker.password().to_owned());
         Self { credentials: Some(self.credentials.unwrap_or_else(of_broker)), ..self }
     }

@@ -100,20 +100,20 @@ impl Outline {
     fn read(wasm: &[u8]) -> anyhow::Result<Self> {
         let mut outline = Self { is_preview1: true, ..Self::default() };
         for payload in Parser::new(0).parse_all(wasm) {
-            match payload.map_err(unreadable)? {
+            match payload.map_err(|error| unreadable(&error))? {
                 Payload::CustomSection(section) if section.name().starts_with(METADATA) => {
                     outline.has_metadata = true;
                 }
                 Payload::ImportSection(imports) => {
                     for import in imports.into_imports() {
-                        let import = import.map_err(unreadable)?;
+                        let import = import.map_err(|error| unreadable(&error))?;
                         let is_function = matches!(import.ty, TypeRef::Func(_));
                         outline.is_preview1 &= is_function && import.module == PREVIEW1;
                     }
                 }
                 Payload::ExportSection(exports) => {
                     for export in exports {
-                        let export = export.map_err(unreadable)?;
+                        let export = export.map_err(|error| unreadable(&error))?;
                         let is_function = export.kind == ExternalKind::Func;
                         outline.has_start |= is_function && export.name == START;
                     }
@@ -125,7 +125,7 @@ impl Outline {
     }
 }
 
-fn unreadable(error: wasmparser::BinaryReaderError) -> anyhow::Error {
+fn unreadable(error: &wasmparser::BinaryReaderError) -> anyhow::Error {
     anyhow!("it is not a valid core module: {error}")
 }
 

@@ -101,7 +101,7 @@ impl Engine {
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
         let (lines, counted) = (helper.clone(), telemetry.clone());
-        Self::make(calls, Some(lines), counted, |engine, concurrency| {
+        Self::make(calls, Some(lines), counted, move |engine, concurrency| {
             let (helper, telemetry) = (helper.clone(), telemetry.clone());
             Ok(Compiler::helper(helper, concurrency, state, engine, telemetry))
         })

@@ -155,6 +155,7 @@ impl PrivateBroker {
     fn prepare(installation: Installation, purpose: &Purpose) -> Result<Self> {
         let ports = Ports::claim(purpose.peer.as_ref())?;
         let directory = node::make_directory(&ports, purpose, WATCHDOG)?;
+        node::write_ctl(&installation, directory.path(), &ports)?;
         let out = fs::File::create(directory.path().join("out"))?;
         let mut watchdog = Command::new("/bin/sh")
             .arg("watchdog.sh")
@@ -202,6 +203,12 @@ impl PrivateBroker {
     #[must_use]
     pub fn management_address(&self) -> String {
         format!("127.0.0.1:{}", self.ports.management)
+    }
+
+    /// A `rabbitmqctl` for this broker, to be run from anywhere.
+    #[must_use]
+    pub fn ctl_script(&self) -> PathBuf {
+        self.directory.join(node::CTL)
     }
 
     /// Holds everything of this broker: settings, data, `out`, and `log/`.

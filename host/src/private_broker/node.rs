@@ -254,6 +254,9 @@ fn fill(directory: &Path, ports: &Ports, purpose: &Purpose, watchdog: &str) -> R
     Ok(())
 }
 
+/// The script in a broker's directory that is its `rabbitmqctl`.
+pub(super) const CTL: &str = "rabbitmqctl";
+
 /// The whole environment of the node, its epmd and its `rabbitmqctl`: nothing else is inherited.
 pub(super) fn environment(
     installation: &Installation,
@@ -293,6 +296,26 @@ pub(super) fn environment(
         ("RABBITMQ_LOG_BASE", file("log")),
         ("RABBITMQ_PID_FILE", file("rabbitmq.pid")),
     ]
+}
+
+/// Writes a `rabbitmqctl` for this node alone, which a person or a tool can run from anywhere.
+pub(super) fn write_ctl(
+    installation: &Installation,
+    directory: &Path,
+    ports: &Ports,
+) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+    let mut script =
+        "#!/bin/sh\n# `rabbitmqctl` of the broker in this directory.\nexec env -i".to_owned();
+    for (variable, value) in environment(installation, directory, ports) {
+        script += &format!(" \\\n    {variable}={}", quoted(&value));
+    }
+    script += &format!(" \\\n    {} \"$@\"\n", quoted(installation.ctl().as_os_str()));
+    let path = directory.join(CTL);
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }
 
 /// Whether the node gave up because somebody else listens on one of its ports.
