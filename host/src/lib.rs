@@ -19,4 +19,5 @@ pub mod serve;
 pub mod state_dir;
 pub mod telemetry;
 pub mod trace;
+pub mod verify;
 pub mod wire;

@@ -493,6 +493,7 @@ async fn caller(url: &str) -> Caller {
 
 fn request(queue: &str, body: &str) -> Outgoing {
     Outgoing {
+        exchange: String::new(),
         queue: queue.to_owned(),
         kind: Some("misbehave".to_owned()),
         content_type: None,

@@ -84,6 +84,9 @@ mod calling;
 /// The Firehose, as people see it.
 mod tracing;
 
+/// The reliability check, on services good and broken.
+mod verifying;
+
 /// What people type, and what they read.
 mod command_line;
 

@@ -13,7 +13,7 @@ use super::support::host::command;
 ///
 /// `architecture.md` gives the reasons. `cli` may use every room, and `main`
 /// nothing but `cli`.
-const DOORS: [(&str, &[&str]); 16] = [
+const DOORS: [(&str, &[&str]); 17] = [
     ("message", &[]),
     ("config", &["message"]),
     ("wire", &["message"]),
@@ -25,6 +25,7 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("client", &["message", "config", "amqp"]),
     ("admin", &["message", "config", "plugins", "telemetry"]),
     ("trace", &["message"]),
+    ("verify", &["message", "amqp", "client", "trace"]),
     ("private_broker", &[]),
     ("state_dir", &[]),
     (
@@ -59,13 +60,14 @@ const DOORS: [(&str, &[&str]); 16] = [
             "serve",
             "private_broker",
             "trace",
+            "verify",
         ],
     ),
     ("main", &["cli"]),
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs"]),
@@ -76,6 +78,7 @@ const OWNERS: [(&str, &[&str]); 13] = [
     ("axum", &["admin.rs"]),
     ("clap", &["config/", "cli/"]),
     ("console", &["cli/"]),
+    ("indicatif", &["cli/"]),
     ("prometheus", &["telemetry.rs"]),
     ("toml", &["config/"]),
     ("ureq", &["amqp/management.rs"]),

@@ -38,6 +38,12 @@ const NODE: &str = "/api/overview?columns=node&disable_stats=true";
 /// were never opened too, such as the checks of a load balancer.
 const CONNECTIONS: &str = "/api/connections?columns=node&disable_stats=true";
 
+/// What a user needs to see all connections.
+const TAG: &str = "monitoring";
+
+/// What [`get`] says of a thing that is not there.
+pub(super) const NOT_FOUND: &str = "answered with the status 404";
+
 /// Asks the brokers that have a management API.
 #[derive(Debug)]
 pub(super) struct Management {
@@ -159,21 +165,22 @@ pub(super) fn agent(ca: Option<&str>, patience: Duration) -> anyhow::Result<Agen
 
 /// Connections of the node behind `api`.
 fn count(agent: &Agent, api: &ManagementUrl) -> Result<u64, String> {
-    let here: Located = get(agent, api, NODE)?;
-    let all: Vec<Located> = get(agent, api, CONNECTIONS)?;
+    let here: Located = get(agent, api, NODE, TAG)?;
+    let all: Vec<Located> = get(agent, api, CONNECTIONS, TAG)?;
     Ok(all.iter().filter(|one| one.node == here.node).count() as u64)
 }
 
-/// Reads one answer. The error ends a sentence that begins with the API's
+/// Reads one answer, for which the user needs `tag`. The error ends a sentence that begins with the API's
 /// address; it repeats nothing of what was sent or read.
 pub(super) fn get<T: DeserializeOwned>(
     agent: &Agent,
     api: &ManagementUrl,
     path: &str,
+    tag: &str,
 ) -> Result<T, String> {
     let asked = agent.get(api.address(path)).header("Authorization", authorization(api)).call();
     let mut answer = asked.map_err(|error| explain(&error))?;
-    accepted(api, answer.status().as_u16(), "monitoring")?;
+    accepted(api, answer.status().as_u16(), tag)?;
     let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
     let body = body.map_err(|error| explain(&error))?;
     serde_json::from_slice(&body)

@@ -23,5 +23,7 @@ pub use connect::{Connector, OpenError};
 pub use session::{Closed, Incoming, Session};
 
 mod caller;
-pub use caller::{CallCounts, Caller, CallerError, Outgoing};
+mod collect;
+pub use caller::{CallCounts, Caller, CallerError, CallerEvent, Outgoing, Watcher};
+pub use collect::{Collected, Collector};
 pub use firehose::{Copied, Firehose, FirehoseOptions, Power, Seen};

@@ -72,9 +72,18 @@ pub(super) struct CallArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DialectName {
+pub(super) enum DialectName {
     Plain,
     JsonRpc,
+}
+
+impl From<DialectName> for CallDialect {
+    fn from(name: DialectName) -> Self {
+        match name {
+            DialectName::Plain => Self::Plain,
+            DialectName::JsonRpc => Self::JsonRpc,
+        }
+    }
 }
 
 /// Why a call has no answer.
@@ -140,10 +149,7 @@ fn call(
             ))
         })?;
     let params = params(args)?;
-    let dialect = match args.dialect {
-        DialectName::Plain => CallDialect::Plain,
-        DialectName::JsonRpc => CallDialect::JsonRpc,
-    };
+    let dialect = args.dialect.into();
     let runtime = super::runtime().map_err(|error| Failed::Nobody(format!("{error:#}")))?;
     let answered = match &args.file {
         Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
@@ -166,19 +172,24 @@ fn params(args: &CallArgs) -> Result<Params, Failed> {
     }
     match args.body.as_deref() {
         None => client::params_of(&args.args).map_err(usage),
-        Some("-") => {
+        Some(text) => body(text).map(Params::Body).map_err(usage),
+    }
+}
+
+/// What `--body` means: a text, `@FILE`, or `-` for standard input.
+pub(super) fn body(text: &str) -> Result<Vec<u8>, String> {
+    match (text, text.strip_prefix('@')) {
+        ("-", _) => {
             let mut body = Vec::new();
             std::io::stdin()
                 .read_to_end(&mut body)
-                .map_err(|error| usage(format!("standard input cannot be read: {error}")))?;
-            Ok(Params::Body(body))
+                .map_err(|error| format!("standard input cannot be read: {error}"))?;
+            Ok(body)
         }
-        Some(body) => match body.strip_prefix('@') {
-            Some(path) => std::fs::read(path)
-                .map(Params::Body)
-                .map_err(|error| usage(format!("`{path}` cannot be read: {error}"))),
-            None => Ok(Params::Body(body.as_bytes().to_vec())),
-        },
+        (_, Some(path)) => {
+            std::fs::read(path).map_err(|error| format!("`{path}` cannot be read: {error}"))
+        }
+        (text, None) => Ok(text.as_bytes().to_vec()),
     }
 }
 
@@ -210,6 +221,7 @@ async fn call_broker(
     let connector = Connector::new(&config.broker, "rpchost".to_owned())
         .map_err(|error| Failed::Usage(format!("{error:#}")))?;
     let outgoing = Outgoing {
+        exchange: String::new(),
         queue: config.queue.name,
         kind: request.kind,
         content_type: request.content_type,

@@ -12,6 +12,7 @@ mod output;
 mod serve;
 mod signals;
 mod trace;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Command {
     Call(call::CallArgs),
     /// Show what a component is, offers and needs
     Inspect(inspect::InspectArgs),
+    /// Check that nothing is lost: numbered requests, ticked off as they are answered
+    Verify(verify::VerifyArgs),
     /// Show the Firehose: every publish and delivery, and calls with their times
     Trace(trace::TraceArgs),
     // For hosts, not for people: it reads and writes what nobody types.
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args, matches),
         Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args, matches),
         Command::Trace(args) => trace::run(&args, matches),
         Command::Compile(args) => compile::run(&args),
         Command::FindLines(args) => lines::run(&args),

@@ -232,13 +232,14 @@ impl Requests {
     /// Sends a request and waits until the broker has it.
     pub(super) async fn send(
         &self,
+        exchange: &ShortString,
         queue: &ShortString,
         body: &[u8],
         properties: BasicProperties,
     ) -> Sent {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publishing = self.channel.basic_publish(
-            ShortString::default(),
+            exchange.clone(),
             queue.clone(),
             mandatory,
             body,

@@ -8,6 +8,7 @@
 
 mod link;
 mod pending;
+mod watcher;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use self::pending::{Came, Pending, Ticket};
 use super::connect::{Connector, OpenError};
 use super::convert::short;
 use crate::message::Properties;
+
+pub use self::watcher::{CallerEvent, Watcher};
 
 /// Calls of one caller that may wait for their replies at once; more wait for
 /// their turn. Each costs about a kilobyte here, its body and its reply.
@@ -48,7 +51,10 @@ const GOOD_LINK: Duration = Duration::from_secs(5);
 /// A request to be sent.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// Queue to send it to, by way of the default exchange.
+    /// Exchange to publish it to; empty is the default exchange.
+    pub exchange: String,
+    /// Queue to send it to, by way of the default exchange; the routing key of
+    /// any other exchange.
     pub queue: String,
     /// The property `type`.
     pub kind: Option<String>,
@@ -148,7 +154,24 @@ impl Caller {
     ///
     /// When no broker can be reached, or it refuses.
     pub async fn connect(connector: &Arc<Connector>) -> Result<Self, CallerError> {
-        let pending = Arc::new(Pending::new());
+        Self::open(connector, Pending::new(None)).await
+    }
+
+    /// Like [`Caller::connect`], with somebody who is told of everything that
+    /// happens, and who gets the replies. For [`Caller::send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn watched(
+        connector: &Arc<Connector>,
+        watcher: Watcher,
+    ) -> Result<Self, CallerError> {
+        Self::open(connector, Pending::new(Some(watcher))).await
+    }
+
+    async fn open(connector: &Arc<Connector>, pending: Pending) -> Result<Self, CallerError> {
+        let pending = Arc::new(pending);
         let name = link::reply_queue();
         let mut failures: Vec<String> = Vec::new();
         for attempt in 1..=u32::try_from(connector.brokers()).unwrap_or(u32::MAX) {
@@ -212,6 +235,33 @@ impl Caller {
         Err(CallerError::Late { after: request.timeout, because })
     }
 
+    /// Sends one request under this id, as often as it takes until the broker
+    /// has confirmed it. The reply is not waited for: the watcher gets it.
+    ///
+    /// # Errors
+    ///
+    /// When no queue takes the request; it may be sent again later.
+    pub async fn send(&self, request: &Outgoing, id: &str) -> Result<(), CallerError> {
+        let queue = queue_name(&request.queue)?;
+        let _slot = self.slots.acquire().await.map_err(|_| closed())?;
+        let mut ticket = self.pending.begin(Some(id));
+        let properties = properties(request, &ticket)?;
+        self.publish(request, &queue, properties, None, &mut Progress::default()).await?;
+        match ticket.came.try_recv() {
+            Ok(Came::Returned) => Err(unroutable(request)),
+            Ok(Came::Reply(..)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The name of the reply queue as it stands; another one after a node of a
+    /// cluster was lost.
+    pub fn reply_queue(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(link) => Some(link.reply_queue.as_str().to_owned()),
+            State::Down(_) => None,
+        }
+    }
+
     /// What was seen so far.
     pub fn counts(&self) -> CallCounts {
         self.pending.counts()
@@ -241,13 +291,13 @@ impl Caller {
         let begun = Instant::now();
         let queue = queue_name(&request.queue)?;
         let _slot = self.slots.acquire().await.map_err(|_| closed())?;
-        let mut ticket = self.pending.begin();
+        let mut ticket = self.pending.begin(None);
         let properties = properties(request, &ticket)?;
         // A fast answer overtakes its request's confirm.
         let early = tokio::select! {
             biased;
             came = &mut ticket.came => Some(came),
-            sent = self.send(request, &queue, properties, begun, progress) => {
+            sent = self.publish(request, &queue, properties, Some(begun), progress) => {
                 sent?;
                 None
             }
@@ -258,20 +308,25 @@ impl Caller {
         };
         match came {
             Ok(Came::Reply(properties, body)) => Ok((*properties, body)),
-            Ok(Came::Returned) => Err(no_queue(&request.queue)),
+            Ok(Came::Returned) => Err(unroutable(request)),
             Err(_) => Err(closed()),
         }
     }
 
-    /// Sends the request until the broker has confirmed it.
-    async fn send(
+    /// Sends the request until the broker has confirmed it. One that was begun
+    /// at a known time expires with its call.
+    async fn publish(
         &self,
         request: &Outgoing,
         queue: &ShortString,
         properties: BasicProperties,
-        begun: Instant,
+        begun: Option<Instant>,
         progress: &mut Progress,
     ) -> Result<(), CallerError> {
+        let exchange = short(&request.exchange).ok_or_else(|| {
+            CallerError::Unsendable("the exchange's name is longer than 255 bytes".to_owned())
+        })?;
+        let id = properties.message_id().clone().unwrap_or_default();
         let mut closed_over_it = 0;
         let mut last = 0;
         loop {
@@ -281,13 +336,16 @@ impl Caller {
                 continue;
             };
             progress.requests = Arc::downgrade(&requests);
-            let properties = properties
-                .clone()
-                .with_reply_to(link.reply_queue.clone())
-                .with_expiration(expiration(request.timeout.saturating_sub(begun.elapsed())));
-            match requests.send(queue, &request.body, properties).await {
+            let mut properties = properties.clone().with_reply_to(link.reply_queue.clone());
+            if let Some(begun) = begun {
+                let left = request.timeout.saturating_sub(begun.elapsed());
+                properties = properties.with_expiration(expiration(left));
+            }
+            self.pending.tell(CallerEvent::Sending { id: id.as_str() });
+            match requests.send(&exchange, queue, &request.body, properties).await {
                 Sent::Confirmed => {
                     progress.confirmed = true;
+                    self.pending.tell(CallerEvent::Confirmed { id: id.as_str() });
                     return Ok(());
                 }
                 Sent::Refused => {
@@ -342,6 +400,7 @@ async fn keep(
             attempt = 0;
         }
         warn!("lost the broker, connecting again: {reason}");
+        pending.tell(CallerEvent::Lost(&reason));
         state.send_replace(State::Down(reason));
         let generation = link.generation.saturating_add(1);
         let name = link.reply_queue.clone();
@@ -361,6 +420,7 @@ async fn keep(
             state.send_replace(State::Down(error.to_string()));
         };
         info!("connected again");
+        pending.tell(CallerEvent::Back(link.reply_queue.as_str()));
         state.send_replace(State::Up(link.clone()));
     }
 }
@@ -413,6 +473,14 @@ fn queue_name(queue: &str) -> Result<ShortString, CallerError> {
             "`{queue}` is longer than a queue's name can be, which is 255 bytes"
         ))
     })
+}
+
+fn unroutable(request: &Outgoing) -> CallerError {
+    let Outgoing { exchange, queue, .. } = request;
+    if exchange.is_empty() {
+        return no_queue(queue);
+    }
+    CallerError::Nobody(format!("the exchange `{exchange}` has no queue for the key `{queue}`"))
 }
 
 fn no_queue(queue: &str) -> CallerError {

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::CallCounts;
+use super::{CallCounts, CallerEvent, Watcher};
 use crate::message::Properties;
 
 /// Ended calls that are remembered, to tell why a reply is not wanted: what a
@@ -41,6 +41,8 @@ pub(super) struct Pending {
     /// Makes ids that nobody else makes and nobody can guess.
     prefix: String,
     next: AtomicU64,
+    /// Is told of everything, and gets all replies.
+    watcher: Option<Watcher>,
     inner: Mutex<Inner>,
 }
 
@@ -63,17 +65,19 @@ pub(super) struct Ticket<'a> {
 }
 
 impl Pending {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(watcher: Option<Watcher>) -> Self {
         Self {
             prefix: format!("{:032x}", rand::random::<u128>()),
             next: AtomicU64::new(1),
+            watcher,
             inner: Mutex::default(),
         }
     }
 
-    /// Begins a call.
-    pub(super) fn begin(&self) -> Ticket<'_> {
-        let id = format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+    /// Begins a call, under an id of ours unless one is given.
+    pub(super) fn begin(&self, id: Option<&str>) -> Ticket<'_> {
+        let ours = || format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
+        let id = id.map_or_else(ours, str::to_owned);
         let (tell, came) = oneshot::channel();
         self.inner().waiting.insert(id.clone(), tell);
         Ticket { pending: self, id, came }
@@ -83,6 +87,10 @@ impl Pending {
     /// is what the broker says of it: one that we had taken, but not yet acked
     /// when the connection was lost, is nobody's second answer.
     pub(super) fn reply(&self, properties: Properties, body: Bytes, redelivered: bool) {
+        if self.watcher.is_some() {
+            self.tell(CallerEvent::Reply { properties: &properties, body: &body, redelivered });
+            return;
+        }
         let id = properties.correlation_id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
         let id = id.unwrap_or_default().to_owned();
         let mut inner = self.inner();
@@ -107,10 +115,18 @@ impl Pending {
 
     /// Ends the call whose request the broker has given back.
     pub(super) fn returned(&self, id: &str) {
+        self.tell(CallerEvent::Returned { id });
         let waiting = self.inner().waiting.remove(id);
         if let Some(waiting) = waiting {
             // As above.
             let _in_time = waiting.send(Came::Returned);
+        }
+    }
+
+    /// Tells the watcher, if there is one.
+    pub(super) fn tell(&self, event: CallerEvent<'_>) {
+        if let Some(watcher) = &self.watcher {
+            watcher.tell(event);
         }
     }
 
@@ -159,9 +175,9 @@ mod tests {
 
     #[test]
     fn a_reply_reaches_its_call_and_what_nobody_waits_for_is_counted() {
-        let pending = Pending::new();
-        let mut first = pending.begin();
-        let mut second = pending.begin();
+        let pending = Pending::new(None);
+        let mut first = pending.begin(None);
+        let mut second = pending.begin(None);
         assert_ne!(first.id, second.id);
         pending.reply(reply_to(second.id.as_bytes()), Bytes::from_static(b"two"), false);
         pending.reply(reply_to(second.id.as_bytes()), Bytes::from_static(b"again"), false);
@@ -181,9 +197,9 @@ mod tests {
 
     #[test]
     fn a_returned_request_ends_its_own_call_only() {
-        let pending = Pending::new();
-        let mut here = pending.begin();
-        let mut gone = pending.begin();
+        let pending = Pending::new(None);
+        let mut here = pending.begin(None);
+        let mut gone = pending.begin(None);
         pending.returned(&gone.id);
         assert!(matches!(gone.came.try_recv(), Ok(Came::Returned)));
         assert!(here.came.try_recv().is_err());
@@ -191,10 +207,10 @@ mod tests {
 
     #[test]
     fn calls_that_ended_are_forgotten_in_time() {
-        let pending = Pending::new();
-        let first = pending.begin().id.clone();
+        let pending = Pending::new(None);
+        let first = pending.begin(None).id.clone();
         for _ in 0..REMEMBERED {
-            drop(pending.begin());
+            drop(pending.begin(None));
         }
         let inner = pending.inner();
         assert_eq!((inner.waiting.len(), inner.ended.len()), (0, REMEMBERED));

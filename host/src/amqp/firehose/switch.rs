@@ -29,6 +29,9 @@ const CTL_PATIENCE: Duration = Duration::from_secs(60);
 const PORTS: [(bool, u16, &str, u16); 2] =
     [(false, 5672, "http", 15672), (true, 5671, "https", 15671)];
 
+/// What a user needs to change a virtual host.
+const TAG: &str = "administrator";
+
 /// What an operator types where we cannot.
 const BY_HAND: &str = "rabbitmqctl";
 
@@ -172,11 +175,16 @@ impl Switch {
         let asking = tokio::task::spawn_blocking(move || {
             if let Some(queue) = queue {
                 let path = format!("/api/queues/{vhost}/{queue}?columns=node&disable_stats=true");
-                let ours: Located = management::get(&agent, &api, &path).map_err(|reason| {
-                    format!("does not know the broker that we are connected to: it {reason}")
-                })?;
+                let ours: Located =
+                    management::get(&agent, &api, &path, TAG).map_err(|reason| {
+                        if reason == management::NOT_FOUND {
+                            "is another broker's than the one we are connected to".to_owned()
+                        } else {
+                            reason
+                        }
+                    })?;
                 let path = "/api/overview?columns=node&disable_stats=true";
-                let answers: Located = management::get(&agent, &api, path)?;
+                let answers: Located = management::get(&agent, &api, path, TAG)?;
                 if ours.node != answers.node {
                     return Err(format!(
                         "is that of the node `{}`, and we are connected to `{}`; name that one's \
@@ -186,7 +194,8 @@ impl Switch {
                 }
             }
             let path = format!("/api/vhosts/{vhost}");
-            let was: Value = management::get(&agent, &api, &format!("{path}?disable_stats=true"))?;
+            let was: Value =
+                management::get(&agent, &api, &format!("{path}?disable_stats=true"), TAG)?;
             let was_on = was.get("tracing").and_then(Value::as_bool).unwrap_or_default();
             if let Some(on) = on.filter(|on| *on != was_on) {
                 management::put(&agent, &api, &path, &with_tracing(&was, on))?;
@@ -245,6 +254,9 @@ async fn ctl(words: &[String], arguments: &[&str]) -> Result<String, String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it failed");
+    // What follows are pages of advice.
+    let said = said.trim_start_matches("Error:").trim_start();
+    let said = said.split_once(". ").map_or(said, |(first, _)| first).trim_end_matches('.');
     Err(format!("says: {said}"))
 }
 
