@@ -158,7 +158,7 @@ fn root() -> &'static Path {
 fn median(name: &str) -> Option<f64> {
     let file = results().join(name).join("new/estimates.json");
     let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    Some(estimates["median"]["point_estimate"].as_f64()? / 1000.0)
+    Some(estimates.pointer("/median/point_estimate")?.as_f64()? / 1000.0)
 }
 
 /// What was measured, beside its bar.

@@ -269,8 +269,8 @@ fn an_answer_is_bounded_whatever_is_loaded() {
             .unwrap_or_else(|| told["info"]["description"].as_str().unwrap().contains("but for"));
         assert!(says, "{method}: nothing says that it is not all");
     }
-    let one = served.told("rpchost.describe", "[\"b.fun899\"]");
-    assert_eq!(one["plugins"][0]["methods"][0]["name"], "b.fun899");
+    let one = served.told("rpchost.describe", "[\"b.fun99\"]");
+    assert_eq!(one["plugins"][0]["methods"][0]["name"], "b.fun99");
     assert!(one["plugins"][0]["methods"][0]["params"].is_object());
     let arguments = Arguments::Json(Bytes::new());
     let request = Request { method: Some("rpc.discover".to_owned()), arguments };
@@ -300,10 +300,13 @@ async fn a_function_that_cannot_be_called_is_listed_and_the_others_are_served() 
         let reply = house.reply(&delivery(Some("mixed.tail"), "")).await;
         let error = error(&reply);
         assert_eq!(error["kind"], "method-not-found", "{listed}");
+        assert_eq!(error["retryable"], false, "{listed}");
         let text = error["message"].as_str().unwrap();
         assert_eq!(text, format!("`mixed.tail` cannot be called: {reason}"));
         let told = house.call("rpchost.describe", "").await.1;
         assert!(told.contains(reason), "{told}");
+        let (_, signature) = listed.split_once(": ").unwrap();
+        assert!(told.contains(&format!("\"{signature}\"")), "{told}");
         assert!(!house.call("rpc.discover", "").await.1.contains("tail"));
     }
 }

@@ -67,12 +67,22 @@ const DOORS: [(&str, &[&str]); 17] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 14] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs"]),
     ("wit_parser", &["plugins/core_module.rs"]),
-    ("wasmparser", &["plugins/core_module.rs", "plugins/inspect.rs", "plugins/waiting.rs"]),
+    (
+        "wasmparser",
+        &[
+            "plugins/core_module.rs",
+            "plugins/inspect.rs",
+            "plugins/symbols/dwarf.rs",
+            "plugins/waiting.rs",
+        ],
+    ),
+    ("gimli", &["plugins/symbols/dwarf.rs"]),
+    ("addr2line", &["plugins/symbols/dwarf.rs"]),
     ("lapin", &["amqp/"]),
     ("notify", &["plugins/watch.rs"]),
     ("axum", &["admin.rs"]),

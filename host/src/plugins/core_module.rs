@@ -12,7 +12,7 @@ use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as COMMAND_ADAPTER,
     WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as REACTOR_ADAPTER,
 };
-use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
+use wasmparser::{BinaryReaderError, ExternalKind, Parser, Payload, TypeRef};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
 use wit_parser::{PackageName, Resolve, SourceMap, WorldId};
 
@@ -125,7 +125,7 @@ impl Outline {
     }
 }
 
-fn unreadable(error: &wasmparser::BinaryReaderError) -> anyhow::Error {
+fn unreadable(error: &BinaryReaderError) -> anyhow::Error {
     anyhow!("it is not a valid core module: {error}")
 }
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::kind::Kind;
-use super::typed::{Described, Full, Room, Shape};
+use super::typed::{Described, Full, Room, Shape, shown};
 
 /// What a method takes beside its name and type, in bytes: names of members.
 const METHOD_COST: usize = 80;
@@ -41,15 +41,12 @@ impl Method {
     /// A function of a typed plugin, with schemas as far as there is room.
     pub(super) fn typed(plugin: &str, function: &Described<'_>, room: &mut Room) -> Self {
         let (signature, not_callable, shape) = match function.callable {
-            Ok(signature) => (signature.to_string(), None, Shape::of(signature, room).ok()),
+            Ok(signature) => {
+                (format!("func{}", shown(signature)), None, Shape::of(signature, room).ok())
+            }
             Err((shown, reason)) => (shown.to_owned(), Some(reason.to_owned()), None),
         };
-        Self {
-            name: format!("{plugin}.{}", function.name),
-            signature: format!("func{signature}"),
-            not_callable,
-            shape,
-        }
+        Self { name: format!("{plugin}.{}", function.name), signature, not_callable, shape }
     }
 
     /// Arguments by position and a result that this method could have.

@@ -85,7 +85,7 @@ impl Engine {
     ///
     /// When this machine cannot run WebAssembly at all.
     pub fn new(calls: usize) -> anyhow::Result<Self> {
-        Self::make(calls, None, Telemetry::new()?, |_, _| Compiler::here())
+        Self::make(calls, None, &Telemetry::new()?, |_, _| Compiler::here())
     }
 
     /// Makes an engine that has helpers compile, and keeps what they made in
@@ -101,7 +101,7 @@ impl Engine {
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
         let (lines, counted) = (helper.clone(), telemetry.clone());
-        Self::make(calls, Some(lines), counted, move |engine, concurrency| {
+        Self::make(calls, Some(lines), &counted, move |engine, concurrency| {
             let (helper, telemetry) = (helper.clone(), telemetry.clone());
             Ok(Compiler::helper(helper, concurrency, state, engine, telemetry))
         })
@@ -111,7 +111,7 @@ impl Engine {
     fn make(
         calls: usize,
         lines: Option<Helper>,
-        telemetry: Telemetry,
+        telemetry: &Telemetry,
         compiler: impl Fn(&wasmtime::Engine, Concurrency) -> anyhow::Result<Compiler>,
     ) -> anyhow::Result<Self> {
         let room = Room::beside(calls);

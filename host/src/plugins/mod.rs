@@ -91,15 +91,17 @@ impl Plugins {
     pub fn find(&self, method: Option<&str>) -> Result<(Arc<Plugin>, String), CallError> {
         let table = self.table.load();
         table.find(method).ok_or_else(|| {
-            let message = match method {
-                Some(name) => table.why_not_callable(name).unwrap_or_else(|| {
+            let not_callable = method.and_then(|name| table.why_not_callable(name));
+            let retryable = not_callable.is_none()
+                && table.changed_since(method, Instant::now(), CHANGE_SETTLES);
+            let message = not_callable.unwrap_or_else(|| match method {
+                Some(name) => {
                     let mut name = name.to_owned();
                     crate::message::truncate(&mut name, MAX_NAME_SHOWN);
                     format!("there is no method `{name}`")
-                }),
+                }
                 None => table.why_no_default(),
-            };
-            let retryable = table.changed_since(method, Instant::now(), CHANGE_SETTLES);
+            });
             CallError::new(ErrorKind::MethodNotFound { retryable }, message)
         })
     }

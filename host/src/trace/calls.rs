@@ -80,12 +80,15 @@ fn between(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
 
+/// What tells calls apart: the correlation id, and where the reply goes.
+type Key = (Vec<u8>, Vec<u8>);
+
 /// The calls that are not over.
 #[derive(Debug)]
 pub struct Calls {
-    open: HashMap<(Vec<u8>, Vec<u8>), Call>,
+    open: HashMap<Key, Call>,
     /// Keys in the order of the requests, some of which are over.
-    order: VecDeque<(SystemTime, (Vec<u8>, Vec<u8>))>,
+    order: VecDeque<(SystemTime, Key)>,
     patience: Duration,
 }
 

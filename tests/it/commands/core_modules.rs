@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rpchost::plugins::{Budget, Engine, Helper, Plugins, Reloader};
@@ -233,7 +232,7 @@ async fn a_change_of_the_file_beside_it_is_a_new_version() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(finds("sum.plus"), "two worlds are refused");
     put("sum.wit", renamed.replace("plus: func(a: u32", "plus: func(first: u32").as_bytes());
-    let house = Arc::new(House::of(plugins.clone(), tempfile::tempdir().unwrap()));
+    let house = House::of(plugins, tempfile::tempdir().unwrap());
     until("the new name", Duration::from_secs(20), || async {
         house.call("sum", "{\"first\":1,\"b\":2}").await.1 == "3"
     })

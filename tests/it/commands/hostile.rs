@@ -128,7 +128,7 @@ async fn each_is_answered_with_its_kind() {
 
 #[tokio::test]
 async fn a_module_may_have_several_memories_and_tables() {
-    let several = "(memory 1) (memory 1) (table 5 funcref) (table 5 externref) (table 5 funcref)";
+    let several = "(memory 1) (memory 1) (table 5 funcref) (table 6 funcref) (table 5 funcref)";
     let house = served(&format!("{several} (func (export \"_start\"))"));
     assert_eq!(house.call("program", "").await.0, "ok");
 }

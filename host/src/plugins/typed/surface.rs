@@ -51,7 +51,7 @@ pub(in super::super) struct Function {
     /// function of the world itself.
     pub(super) interface: Option<String>,
     pub(super) name: String,
-    /// Its type as text.
+    /// Its type as text, from `func` on.
     pub(in super::super) shown: String,
     /// How to call it, or why it cannot be called.
     pub(in super::super) call: Result<Callable, String>,
@@ -203,9 +203,10 @@ impl Function {
         room: &mut Room,
     ) -> Self {
         let signature = typed(function, room);
+        let begin = if function.async_() { "async func" } else { "func" };
         let shown = match &signature {
-            Ok(signature) => shown(signature),
-            Err(_) => outline(function, room),
+            Ok(signature) => format!("{begin}{}", shown(signature)),
+            Err(_) => format!("{begin}{}", outline(function, room)),
         };
         let call = match (signature, index) {
             (Err(mut reason), _) => {
@@ -296,9 +297,21 @@ fn outline(function: &ComponentFunc, room: &mut Room) -> String {
 }
 
 fn write_outline(text: &mut Shown, function: &ComponentFunc, room: &mut Room) -> fmt::Result {
-    let mut part = |text: &mut Shown, ty: &Wasm| match reflect(ty, &mut Left::of(room), 0) {
+    let mut plain = |text: &mut Shown, ty: &Wasm| match reflect(ty, &mut Left::of(room), 0) {
         Ok(ty) => write!(text, "{ty}"),
         Err(_) => write!(text, "…"),
+    };
+    let mut part = |text: &mut Shown, ty: &Wasm| {
+        let (name, of) = match ty {
+            Wasm::Stream(stream) => ("stream", stream.ty()),
+            Wasm::Future(future) => ("future", future.ty()),
+            ty => return plain(text, ty),
+        };
+        write!(text, "{name}")?;
+        let Some(of) = of else { return Ok(()) };
+        write!(text, "<")?;
+        plain(text, &of)?;
+        write!(text, ">")
     };
     write!(text, "(")?;
     for (index, (name, ty)) in function.params().enumerate() {
