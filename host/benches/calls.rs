@@ -24,7 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
 use rpchost::config::Limits;
-use rpchost::message::{Arguments, Delivery, Properties, Revoked};
+use rpchost::message::{Arguments, Delivery, Original, Properties, Revoked};
 use rpchost::plugins::{Engine, Invocation, Plugin, Plugins};
 use tokio::runtime::{Builder, Runtime};
 
@@ -75,6 +75,8 @@ impl Bench {
             properties: Properties::default(),
             body: body.clone(),
             revoked: Revoked::default(),
+            original: Original::default(),
+            set_aside: None,
         };
         Self { plugin, method, arguments: Arguments::Body(body), delivery }
     }

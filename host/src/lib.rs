@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dispatch;
+pub mod journal;
 pub mod message;
 pub mod plugins;
 pub mod private_broker;

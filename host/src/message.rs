@@ -4,7 +4,9 @@
 //! WebAssembly. What these values look like on the wire is decided in
 //! [`crate::wire`]; how they get there, in [`crate::amqp`].
 
+mod aside;
 mod dialect;
+mod identity;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +14,9 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
+pub use aside::{Death, Note, Original, Place, Reason, SetAside};
 pub use dialect::{Dialect, EnvelopeReply, Form};
+pub use identity::Identity;
 
 /// One message as the broker delivered it.
 #[derive(Debug, Clone)]
@@ -37,6 +41,10 @@ pub struct Delivery {
     pub body: Bytes,
     /// Set when this host can no longer answer the delivery.
     pub revoked: Revoked,
+    /// What publishes it again as it was.
+    pub original: Original,
+    /// What a host wrote on it, if it comes from a queue of such requests.
+    pub set_aside: Option<Box<SetAside>>,
 }
 
 impl Delivery {
@@ -264,13 +272,15 @@ pub enum ErrorKind {
     CircuitOpen,
     /// Redelivered, and the plugin refuses to run twice.
     MaybeExecuted,
+    /// Set aside after repeated crashes.
+    Quarantined,
     /// It trapped while starting.
     InstantiateFailed,
 }
 
 impl ErrorKind {
     /// Every kind, for labels that are made from a closed set.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ParseError,
         Self::BadRequest,
         Self::MethodNotFound { retryable: false },
@@ -284,6 +294,7 @@ impl ErrorKind {
         Self::Overloaded,
         Self::CircuitOpen,
         Self::MaybeExecuted,
+        Self::Quarantined,
         Self::InstantiateFailed,
     ];
 
@@ -303,6 +314,7 @@ impl ErrorKind {
             Self::Overloaded => "overloaded",
             Self::CircuitOpen => "circuit-open",
             Self::MaybeExecuted => "maybe-executed",
+            Self::Quarantined => "quarantined",
             Self::InstantiateFailed => "instantiate-failed",
         }
     }

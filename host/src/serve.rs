@@ -1,23 +1,30 @@
 //! The composition root: wires the rooms together, opens session after
 //! session, and drains at the end.
 
+mod lane;
+mod reaper;
+mod state;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin::Admin;
-use crate::amqp::{Closed, Connector, Incoming, OpenError, Session};
+use crate::amqp::{Closed, Connector, Incoming, OpenError, Role, Session};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, ReplyPolicy, Stopping};
+use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion};
 use crate::message::Delivery;
 use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle};
-use crate::state_dir::{Claim, StateDir, Unusable};
+use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
+pub use lane::{LANE_COMMAND, LaneCommand};
+use lane::{LaneKeeper, look_for_suspects};
 
 /// How a host that could not go on has failed.
 #[derive(Debug)]
@@ -73,6 +80,8 @@ pub struct Host {
     admin: Option<Admin>,
     /// Locked for as long as the host is there.
     state: Option<StateDir>,
+    role: Role,
+    lane: Option<LaneCommand>,
 }
 
 /// Why a session ended.
@@ -107,12 +116,34 @@ impl Host {
         )))
     }
 
+    /// A host for the suspects of another, which has started it: without an
+    /// address or a state of its own, and with one request at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::prepare`].
+    pub async fn prepare_lane(mut config: Config) -> Result<Self, ServeError> {
+        config.admin = None;
+        config.limits.prefetch = 1;
+        Self::prepare_as(config, Role::Lane).await
+    }
+
+    /// The same with a way to run suspects apart; without it they run here.
+    #[must_use]
+    pub fn with_lane(self, lane: LaneCommand) -> Self {
+        Self { lane: Some(lane), ..self }
+    }
+
     /// Takes the admin address and loads what is in the plugin directory.
     ///
     /// # Errors
     ///
     /// [`ServeError::Configuration`] where the configuration cannot work.
     pub async fn prepare(config: Config) -> Result<Self, ServeError> {
+        Self::prepare_as(config, Role::Host).await
+    }
+
+    async fn prepare_as(config: Config, role: Role) -> Result<Self, ServeError> {
         Self::check(&config)?;
         let admin = match config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(|error| {
@@ -123,7 +154,7 @@ impl Host {
             None => None,
         };
         let telemetry = Telemetry::new().map_err(ServeError::Failed)?;
-        let state = state_dir(&config)?;
+        let state = state::directory(&config, role)?;
         let engine = Engine::with_helper(
             config.limits.max_in_flight,
             Helper::itself(),
@@ -141,7 +172,7 @@ impl Host {
         )
         .map_err(ServeError::Failed)?;
         let reloader = reloader.first_look().await.map_err(ServeError::Failed)?;
-        Ok(Self { config, telemetry, plugins, reloader, admin, state })
+        Ok(Self { config, telemetry, plugins, reloader, admin, state, role, lane: None })
     }
 
     /// A handle that has the plugin directory looked at.
@@ -161,7 +192,7 @@ impl Host {
         signals: Signals,
         mut ready: impl FnMut(&Ready),
     ) -> Result<(), ServeError> {
-        let Self { config, telemetry, plugins, reloader, admin, state: _state } = self;
+        let Self { config, telemetry, plugins, reloader, admin, state, role, lane } = self;
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
         let admin_address = admin.as_ref().map(Admin::address);
@@ -176,19 +207,43 @@ impl Host {
         tokio::spawn(reloader.run(background.clone()));
 
         let stopping = Stopping::default();
-        let dispatcher = Arc::new(Dispatcher::new(
+        // Before the connections: where this host dies, the lock goes first.
+        let journal = match (role, &state) {
+            (Role::Host, Some(state)) => state::journal(state, config.limits.max_in_flight),
+            _ => None,
+        };
+        let suspicion = match (role, &lane, &journal) {
+            (Role::Lane, ..) => Suspicion::Lane(Lane::default()),
+            (Role::Host, None, _) => Suspicion::Off,
+            (Role::Host, Some(_), Some(journal)) => Suspicion::Journal(journal.clone()),
+            (Role::Host, Some(_), None) => Suspicion::Count,
+        };
+        let dispatcher = Dispatcher::new(
             plugins.clone(),
             config.dialect.into(),
             config.limits,
             ReplyPolicy::new(&config.reply_to_allow),
             stopping.clone(),
             telemetry.clone(),
-        ));
+        );
+        let dispatcher = Arc::new(dispatcher.with_suspicion(suspicion));
+        let suspects = Arc::new(Notify::new());
+        let keeping = lane.map(|command| {
+            let keeper = LaneKeeper {
+                command,
+                wanted: suspects.clone(),
+                telemetry: telemetry.clone(),
+                stop: signals.stop.clone(),
+                drain: config.drain_timeout,
+            };
+            tokio::spawn(keeper.run())
+        });
         let name = format!("rpchost queue={}", config.queue.name);
         let connector =
             Arc::new(Connector::new(&config.broker, name).map_err(ServeError::Configuration)?);
         let mut sessions = Sessions {
             config: &config,
+            role,
             connector,
             telemetry: telemetry.clone(),
             signals: signals.clone(),
@@ -209,7 +264,12 @@ impl Host {
             }
         };
         loop {
-            let Some(session) = sessions.open().await? else { return Ok(()) };
+            let Some(session) = sessions.open().await? else {
+                if let Some(journal) = journal {
+                    journal.close();
+                }
+                return Ok(());
+            };
             let session = Arc::new(session);
             let running = TaskTracker::new();
             let consumer = Consumer {
@@ -218,13 +278,26 @@ impl Host {
                 running: &running,
                 telemetry: &telemetry,
                 signals: &signals,
+                role,
             };
             let begun = Instant::now();
             let mut say_ready = || {
                 sessions.opened_before = true;
                 say_ready();
             };
+            let aides = TaskTracker::new();
+            let done = background.child_token();
+            if role == Role::Host {
+                aides.spawn(look_for_suspects(
+                    session.clone(),
+                    suspects.clone(),
+                    telemetry.clone(),
+                    done.clone(),
+                ));
+                aides.spawn(reaper::reap(session.clone(), dispatcher.clone(), done.clone()));
+            }
             let end = consumer.run(&plugins, &mut say_ready).await;
+            done.cancel();
             if begun.elapsed() >= GOOD_SESSION {
                 sessions.attempt = 0;
                 sessions.refusals.clear();
@@ -252,11 +325,24 @@ impl Host {
                 End::Stop(incoming) => {
                     let drain = Drain { config: &config, stopping: &stopping };
                     drain.run(consumer, incoming).await;
+                    aides.close();
+                    aides.wait().await;
                     if let Some(session) = Arc::into_inner(session) {
                         tokio::select! {
                             () = session.close() => {}
                             () = signals.quit.cancelled() => {}
                         }
+                    }
+                    if let Some(keeping) = keeping {
+                        // Aborted, it kills its lane.
+                        let abort = keeping.abort_handle();
+                        tokio::select! {
+                            _ended = keeping => {}
+                            () = signals.quit.cancelled() => abort.abort(),
+                        }
+                    }
+                    if let Some(journal) = journal {
+                        journal.close();
                     }
                     info!("stopped");
                     telemetry.session_closed();
@@ -270,6 +356,7 @@ impl Host {
 /// Opens sessions, one after the other.
 struct Sessions<'a> {
     config: &'a Config,
+    role: Role,
     connector: Arc<Connector>,
     telemetry: Telemetry,
     signals: Signals,
@@ -296,6 +383,7 @@ impl Sessions<'_> {
                     &self.connector,
                     url,
                     &self.config.queue,
+                    self.role,
                     self.config.limits.prefetch,
                     !self.opened_before,
                     &self.telemetry,
@@ -353,6 +441,7 @@ struct Consumer<'a> {
     running: &'a TaskTracker,
     telemetry: &'a Telemetry,
     signals: &'a Signals,
+    role: Role,
 }
 
 impl Consumer<'_> {
@@ -380,7 +469,7 @@ impl Consumer<'_> {
             Err(error @ OpenError::Refused(_)) => return End::Refused(error),
             Err(OpenError::Unreachable(reason)) => return End::Lost(reason),
         };
-        self.telemetry.session_opened(&session.broker(), session.queue());
+        self.telemetry.session_opened(&session.broker(), &session.consumed());
         say_ready();
         loop {
             tokio::select! {
@@ -391,6 +480,11 @@ impl Consumer<'_> {
                 },
                 reason = session.lost() => return End::Lost(reason),
                 () = signals.stop.cancelled() => return End::Stop(Some(incoming)),
+                () = tokio::time::sleep(lane::IDLE), if self.role == Role::Lane => {
+                    if self.running.is_empty() {
+                        return End::Stop(Some(incoming));
+                    }
+                }
             }
         }
     }
@@ -469,27 +563,4 @@ impl Drain<'_> {
             consumer.session.abandon();
         }
     }
-}
-
-/// Takes the state directory. What is kept there can be done without, so only
-/// one that was named and is another host's ends the start.
-fn state_dir(config: &Config) -> Result<Option<StateDir>, ServeError> {
-    let path = config.state_dir.display();
-    let claim = if config.state_dir_named { Claim::Alone } else { Claim::Shared };
-    let reason = match StateDir::open(&config.state_dir, claim) {
-        Ok(state) => return Ok(Some(state)),
-        Err(Unusable::InUse) if config.state_dir_named => {
-            return Err(ServeError::Configuration(anyhow::anyhow!(
-                "the state directory `{path}` is another running host's; give each host its own \
-                 with `--state-dir`"
-            )));
-        }
-        Err(Unusable::InUse) => anyhow::anyhow!("it is another running host's alone"),
-        Err(Unusable::Unfit(error)) => error,
-    };
-    warn!(
-        "compiled plugins are not kept, every start compiles them again: the state directory \
-         `{path}` cannot be used: {reason:#}"
-    );
-    Ok(None)
 }

@@ -26,6 +26,9 @@ pub enum Claim {
     Alone,
     /// Other hosts that say the same may use it too.
     Shared,
+    /// For a process that a host has started and that ends with it: the host
+    /// has the lock.
+    Lent,
 }
 
 /// Why a directory cannot be used.
@@ -41,8 +44,8 @@ pub enum Unusable {
 #[derive(Debug)]
 pub struct StateDir {
     directory: OwnedFd,
-    /// Absent on a read-only file system that never had one: nothing can be
-    /// written there by anybody.
+    /// Absent where another process has it for us, and on a read-only file
+    /// system that never had one: nothing can be written there by anybody.
     _lock: Option<OwnedFd>,
 }
 
@@ -54,11 +57,14 @@ impl StateDir {
     /// Says whether another host has it, or what is wrong with it.
     pub fn open(path: &Path, claim: Claim) -> Result<Self, Unusable> {
         let directory = make(path).map_err(Unusable::Unfit)?;
-        let lock = open_lock(&directory).map_err(Unusable::Unfit)?;
+        let lock = match claim {
+            Claim::Lent => None,
+            Claim::Alone | Claim::Shared => open_lock(&directory).map_err(Unusable::Unfit)?,
+        };
         if let Some(lock) = &lock {
             let operation = match claim {
                 Claim::Alone => FlockOperation::NonBlockingLockExclusive,
-                Claim::Shared => FlockOperation::NonBlockingLockShared,
+                Claim::Shared | Claim::Lent => FlockOperation::NonBlockingLockShared,
             };
             match rustix::fs::flock(lock, operation) {
                 Ok(()) => {}

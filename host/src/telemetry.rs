@@ -4,54 +4,37 @@
 //! make a series. INFO is never per message; WARN means recovered, nothing
 //! lost; ERROR means lost, or that a person is needed.
 
+mod metrics;
+
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder as _, IntGauge, TextEncoder};
 use tracing::{debug, error, info, warn};
 
-use crate::message::{Answered, PluginId, Settlement};
-
-/// Bounds of the buckets for calls, in seconds: from a warm scalar call to
-/// RabbitMQ's patience.
-const CALL_BUCKETS: [f64; 14] =
-    [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+use crate::message::{Answered, Death, Note, Place, PluginId, Reason, Settlement};
+use metrics::Metrics;
 
 /// All metrics of a host. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Telemetry(Arc<Metrics>);
+pub struct Telemetry(Arc<Told>);
 
+/// The metrics, and what was said of late.
 #[derive(Debug)]
-struct Metrics {
-    registry: Registry,
-    requests: IntCounterVec,
-    call_seconds: HistogramVec,
-    request_seconds: prometheus::Histogram,
-    deliveries: IntCounter,
-    settled: IntCounterVec,
-    in_flight: IntGauge,
-    replies: IntCounterVec,
-    addresses_refused: IntCounterVec,
-    panics: IntCounter,
-    replayed: IntCounter,
-    plugin_loads: IntCounterVec,
-    plugins: IntGauge,
-    circuit_open: IntGaugeVec,
-    circuit_opened: IntCounterVec,
-    rollbacks: IntCounterVec,
-    guest_lines_dropped: IntCounterVec,
-    compile_cache: IntCounterVec,
-    compile_seconds: prometheus::Histogram,
-    connected: IntGauge,
-    replying: IntGauge,
-    blocked: IntGauge,
-    sessions: IntCounterVec,
+struct Told {
+    metrics: Metrics,
     said: Mutex<Said>,
     said_of_replies: Mutex<Said>,
+}
+
+impl Deref for Told {
+    type Target = Metrics;
+
+    fn deref(&self) -> &Metrics {
+        &self.metrics
+    }
 }
 
 /// Lines about one matter that are written in [`MINUTE`]; an outage of an hour
@@ -67,10 +50,6 @@ struct Said {
     lines: u32,
     withheld: u64,
 }
-
-/// Bounds of the buckets for compiling, in seconds: from a small component in
-/// Rust to the longest that a helper may take.
-const COMPILE_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 600.0];
 
 /// What the compile cache had for a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +89,9 @@ impl Telemetry {
     ///
     /// When two metrics have one name; a fault of this program.
     pub fn new() -> anyhow::Result<Self> {
-        Metrics::new().map(|metrics| Self(Arc::new(metrics))).context("failed to make the metrics")
+        let metrics = Metrics::new().context("failed to make the metrics")?;
+        let (said, said_of_replies) = (Said::nothing_yet(), Said::nothing_yet());
+        Ok(Self(Arc::new(Told { metrics, said, said_of_replies })))
     }
 
     /// All metrics in the text format that Prometheus scrapes.
@@ -193,6 +174,55 @@ impl Telemetry {
             }),
             Err(error) => debug!(?error, "a reply reached nobody"),
         }
+    }
+
+    /// A request was set aside, or could not be.
+    pub fn set_aside(&self, place: Place, note: &Note, put: Published) {
+        use crate::dispatch::PublishError;
+        let (to, reason, detail) = (place.name(), note.reason.name(), &note.detail);
+        let result = match put {
+            Ok(()) => "confirmed",
+            // It is delivered again, and set aside then.
+            Err(PublishError::SessionLost) => return,
+            Err(_) => "failed",
+        };
+        self.0.set_aside.with_label_values(&[to, reason, result]).inc();
+        match (put, place, note.reason) {
+            (Ok(()), Place::Parked, Reason::Quarantined | Reason::DeliveryLimit) => {
+                self.0.complain(|| error!(reason, "a request was given up and parked: {detail}"));
+            }
+            (Ok(()), ..) => {
+                self.0.complain(|| warn!(to, reason, "a request was set aside: {detail}"))
+            }
+            (Err(_), Place::Suspect, _) => self.0.complain(|| {
+                warn!("a suspect cannot be set aside and runs among the others: {detail}");
+            }),
+            (Err(_), Place::Parked, _) => self.0.complain(|| {
+                error!(reason, "a request could not be parked and is not kept: {detail}");
+            }),
+        }
+    }
+
+    /// The broker has taken a request out of its queue, and it is answered.
+    pub fn buried(&self, death: Death) {
+        self.0.buried.with_label_values(&[death.name()]).inc();
+    }
+
+    /// So many requests are parked, by whichever host.
+    pub fn parked(&self, waiting: u32) {
+        self.0.parked.set(waiting.into());
+    }
+
+    /// A process that runs suspects was started.
+    pub fn lane_started(&self) {
+        self.0.lanes.with_label_values(&["started"]).inc();
+        self.0.complain(|| info!("a process of their own runs the requests that are suspect"));
+    }
+
+    /// A process that runs suspects has died, or could not be started.
+    pub fn lane_died(&self, how: &str) {
+        self.0.lanes.with_label_values(&["died"]).inc();
+        self.0.complain(|| warn!("the process that runs suspects ended, starting another: {how}"));
     }
 
     /// A request's reply address is not answered.
@@ -399,7 +429,7 @@ fn complain(said: &Mutex<Said>, matter: &str, say: impl FnOnce()) {
     }
 }
 
-impl Metrics {
+impl Told {
     fn complain(&self, say: impl FnOnce()) {
         complain(&self.said, "the broker", say);
     }
@@ -408,123 +438,6 @@ impl Metrics {
     /// broker.
     fn complain_of_replies(&self, say: impl FnOnce()) {
         complain(&self.said_of_replies, "replies", say);
-    }
-
-    fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            prometheus::Result::Ok(counters)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            prometheus::Result::Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            prometheus::Result::Ok(gauge)
-        };
-        let call_seconds = HistogramVec::new(
-            HistogramOpts::new("rpchost_call_seconds", "Time that calls ran, starting included.")
-                .buckets(CALL_BUCKETS.to_vec()),
-            &["plugin"],
-        )?;
-        registry.register(Box::new(call_seconds.clone()))?;
-        let circuit_open = IntGaugeVec::new(
-            Opts::new("rpchost_circuit_open", "1 while a plugin rests because it keeps failing."),
-            &["plugin"],
-        )?;
-        registry.register(Box::new(circuit_open.clone()))?;
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            let histogram = prometheus::Histogram::with_opts(options)?;
-            registry.register(Box::new(histogram.clone()))?;
-            prometheus::Result::Ok(histogram)
-        };
-        Ok(Self {
-            requests: counters(
-                "rpchost_requests_total",
-                "Calls by plugin (empty where none was found) and status.",
-                &["plugin", "status"],
-            )?,
-            call_seconds,
-            request_seconds: histogram(
-                "rpchost_request_seconds",
-                "Time from receiving a request to settling it.",
-                &CALL_BUCKETS,
-            )?,
-            deliveries: counter("rpchost_deliveries_total", "Messages received.")?,
-            settled: counters(
-                "rpchost_settlements_total",
-                "Deliveries settled, by how.",
-                &["settlement"],
-            )?,
-            in_flight: gauge("rpchost_in_flight", "Deliveries received and not yet settled.")?,
-            replies: counters(
-                "rpchost_replies_total",
-                "Replies by what became of them.",
-                &["result"],
-            )?,
-            addresses_refused: counters(
-                "rpchost_reply_addresses_refused_total",
-                "Requests whose reply address is not answered, by reason.",
-                &["reason"],
-            )?,
-            replayed: counter(
-                "rpchost_replayed_total",
-                "Redelivered requests answered without running again.",
-            )?,
-            panics: counter("rpchost_panics_total", "Faults of the host itself.")?,
-            plugin_loads: counters(
-                "rpchost_plugin_loads_total",
-                "Files tried, by result.",
-                &["result"],
-            )?,
-            plugins: gauge("rpchost_plugins", "Plugins served now.")?,
-            circuit_open,
-            circuit_opened: counters(
-                "rpchost_circuit_opened_total",
-                "Times that a plugin began to rest because it kept failing.",
-                &["plugin"],
-            )?,
-            rollbacks: counters(
-                "rpchost_rollbacks_total",
-                "Versions that failed right after they came, and were taken back.",
-                &["plugin"],
-            )?,
-            guest_lines_dropped: counters(
-                "rpchost_guest_log_lines_dropped_total",
-                "Lines of guests that are not in the log because there were too many.",
-                &["plugin"],
-            )?,
-            compile_cache: counters(
-                "rpchost_compile_cache_total",
-                "Components looked up among those compiled before, by result.",
-                &["result"],
-            )?,
-            compile_seconds: histogram(
-                "rpchost_compile_seconds",
-                "Time that helpers took for a component, or until they gave it up.",
-                &COMPILE_BUCKETS,
-            )?,
-            connected: gauge("rpchost_connected", "1 while the queue is consumed.")?,
-            replying: gauge("rpchost_replying", "1 while the connection for replies is open.")?,
-            blocked: gauge(
-                "rpchost_blocked",
-                "Above 0 while the broker takes no replies: an alarm, or no permission.",
-            )?,
-            sessions: counters(
-                "rpchost_sessions_total",
-                "Events of the broker's connections.",
-                &["event"],
-            )?,
-            said: Said::nothing_yet(),
-            said_of_replies: Said::nothing_yet(),
-            registry,
-        })
     }
 }
 

@@ -19,6 +19,9 @@ mod wire;
 /// A request's life, with plugins and without a broker.
 mod core;
 
+/// What becomes of requests that a host suspects, without a broker.
+mod suspicion;
+
 /// Plugins whose functions have types, and without a broker.
 mod typed;
 
@@ -59,6 +62,15 @@ mod compile;
 
 /// Hosts and brokers that die.
 mod faults;
+
+/// Requests that kill hosts.
+mod quarantine;
+
+/// Requests that were set aside, and what people do with them.
+mod parked;
+
+/// Requests that the broker takes out of the queue.
+mod dead_letters;
 
 /// A cluster that loses nodes, behind HAProxy and without.
 mod cluster;

@@ -13,14 +13,14 @@ use super::support::host::command;
 ///
 /// `architecture.md` gives the reasons. `cli` may use every room, and `main`
 /// nothing but `cli`.
-const DOORS: [(&str, &[&str]); 17] = [
+const DOORS: [(&str, &[&str]); 18] = [
     ("message", &[]),
     ("config", &["message"]),
     ("wire", &["message"]),
     ("telemetry", &["message", "dispatch::PublishError", "dispatch::AddressRefused"]),
     ("capabilities", &["message", "config", "telemetry", "client"]),
     ("plugins", &["message", "config", "telemetry", "capabilities", "state_dir"]),
-    ("dispatch", &["message", "config", "wire", "plugins", "telemetry"]),
+    ("dispatch", &["message", "config", "wire", "plugins", "telemetry", "journal"]),
     ("amqp", &["message", "config", "telemetry", "dispatch::Broker", "dispatch::PublishError"]),
     ("client", &["message", "config", "amqp"]),
     ("admin", &["message", "config", "plugins", "telemetry"]),
@@ -28,6 +28,7 @@ const DOORS: [(&str, &[&str]); 17] = [
     ("verify", &["message", "amqp", "client", "trace"]),
     ("private_broker", &[]),
     ("state_dir", &[]),
+    ("journal", &["message", "state_dir"]),
     (
         "serve",
         &[
@@ -42,6 +43,7 @@ const DOORS: [(&str, &[&str]); 17] = [
             "telemetry",
             "admin",
             "state_dir",
+            "journal",
         ],
     ),
     (
@@ -89,7 +91,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("clap", &["config/", "cli/"]),
     ("console", &["cli/"]),
     ("indicatif", &["cli/"]),
-    ("prometheus", &["telemetry.rs"]),
+    ("prometheus", &["telemetry.rs", "telemetry/"]),
     ("toml", &["config/"]),
     ("ureq", &["amqp/management.rs"]),
 ];

@@ -8,12 +8,50 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 use super::filter::{self, Property};
-use crate::message::{Delivery, HeaderValue, Properties, Reply, Revoked};
+use super::note;
+use crate::message::{Delivery, HeaderValue, Original, Properties, Reply, Revoked, SetAside};
 
+/// A delivery of a queue that clients publish to.
 pub(super) fn delivery(
     from: lapin::message::Delivery,
     queue: Arc<str>,
     revoked: Revoked,
+) -> Delivery {
+    made_of(from, queue, revoked, None)
+}
+
+/// A delivery of a queue that hosts publish to: the request as it was, and what
+/// was written on it. `user` is who we are for the broker.
+pub(super) fn restored(
+    mut from: lapin::message::Delivery,
+    queue: Arc<str>,
+    revoked: Revoked,
+    user: &str,
+) -> Delivery {
+    let (properties, note) = note::take(&from.properties, user);
+    from.properties = properties;
+    // One without a note was put there by somebody else, for this queue.
+    let note =
+        note.unwrap_or_else(|| SetAside { routing_key: queue.to_string(), ..SetAside::default() });
+    let set_aside = SetAside { again: from.redelivered, ..note };
+    // It may have run before: that is why it is there.
+    from.redelivered = true;
+    let crashes = u64::from(set_aside.crashes);
+    let (exchange, key) = (set_aside.exchange.clone(), set_aside.routing_key.clone());
+    let mut delivery = made_of(from, queue, revoked, Some(Box::new(set_aside)));
+    (delivery.exchange, delivery.routing_key) = (exchange, key);
+    // What `Delivery::attempt` counts by.
+    let headers = &mut delivery.properties.headers;
+    headers.retain(|(name, _)| name != "x-delivery-count");
+    headers.push(("x-delivery-count".to_owned(), HeaderValue::UInt(crashes)));
+    delivery
+}
+
+fn made_of(
+    from: lapin::message::Delivery,
+    queue: Arc<str>,
+    revoked: Revoked,
+    set_aside: Option<Box<SetAside>>,
 ) -> Delivery {
     Delivery {
         tag: from.delivery_tag,
@@ -26,6 +64,8 @@ pub(super) fn delivery(
         properties: properties(&from.properties),
         body: Bytes::from(from.data),
         revoked,
+        original: Original::new(from.properties),
+        set_aside,
     }
 }
 

@@ -6,11 +6,16 @@
 //! of the old one is never settled on the new one, because it can only be
 //! settled through its own session.
 
+mod aside;
 mod connect;
 mod convert;
+mod dead_letters;
 mod filter;
 mod firehose;
 mod management;
+mod note;
+mod own_queues;
+mod parked;
 mod replies;
 mod reply_nodes;
 mod reply_size;
@@ -20,7 +25,9 @@ mod strategy;
 mod topology;
 
 pub use connect::{Connector, OpenError};
-pub use session::{Closed, Incoming, Session};
+pub use dead_letters::{DeadLetters, Undertaker};
+pub use parked::{ParkedQueue, ParkedRequest};
+pub use session::{Closed, Incoming, Role, Session};
 
 mod caller;
 mod collect;

@@ -11,18 +11,29 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::aside::Asides;
 use super::connect::{Connector, OpenError, within};
+use super::own_queues::{self, Beyond};
 use super::replies::Replies;
 use super::settle::Settler;
 use super::{convert, topology};
 use crate::config::{BrokerUrl, QueueConfig};
 use crate::dispatch::{Broker, PublishError};
-use crate::message::{Delivery, Reply, Revoked, Settlement};
+use crate::message::{Delivery, Note, Place, Reply, Revoked, Settlement};
 use crate::telemetry::Telemetry;
 
 /// How long an orderly close may take, per step. A broker that blocks or
 /// hangs never answers.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which requests are consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Those of the queue itself.
+    Host,
+    /// Those that were taken out of it because they may have killed a host.
+    Lane,
+}
 
 /// A queue that is being consumed, and the way to answer.
 #[derive(Debug)]
@@ -30,9 +41,12 @@ pub struct Session {
     connection: Connection,
     channel: Channel,
     consumer_tag: ShortString,
+    /// The queue of the clients, whoever is consumed.
     queue: Arc<str>,
+    role: Role,
     settler: Settler,
     replies: Arc<Replies>,
+    asides: Asides,
     revoked: Revoked,
     over: CancellationToken,
     failed: watch::Receiver<Option<String>>,
@@ -46,6 +60,8 @@ pub struct Incoming {
     consumer: Consumer,
     queue: Arc<str>,
     revoked: Revoked,
+    /// Who we are for the broker, where notes of hosts are read.
+    lane_of: Option<String>,
 }
 
 /// Why no more deliveries come.
@@ -69,6 +85,7 @@ impl Session {
         connector: &Arc<Connector>,
         url: &BrokerUrl,
         queue: &QueueConfig,
+        role: Role,
         prefetch: u16,
         say_differences: bool,
         telemetry: &Telemetry,
@@ -76,7 +93,15 @@ impl Session {
         let connection = connector.connect(url, "requests").await?;
         let failed = follow_failures(&connection);
         let opening = async {
-            topology::ensure_queue(&connection, queue, say_differences).await?;
+            match role {
+                Role::Host => {
+                    topology::ensure_queue(&connection, queue, say_differences).await?;
+                }
+                Role::Lane => {
+                    let name = Place::Suspect.queue(&queue.name);
+                    own_queues::ensure(&connection, &name, queue.kind, Beyond::Refused).await?;
+                }
+            }
             let channel = connection.create_channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             lapin::Result::Ok(channel)
@@ -87,14 +112,19 @@ impl Session {
         let replies =
             Replies::open(connector.clone(), url.clone(), over.clone(), telemetry.clone()).await?;
         let settler = Settler::start(channel.clone());
+        let name: Arc<str> = Arc::from(queue.name.as_str());
+        let asides =
+            Asides::new(connector.clone(), url.clone(), name.clone(), queue.kind, over.clone());
         let consumer_tag = format!("rpchost-{:016x}", rand::random::<u64>());
         Ok(Self {
             connection,
             channel,
             consumer_tag: convert::short(&consumer_tag).unwrap_or_default(),
-            queue: Arc::from(queue.name.as_str()),
+            queue: name,
+            role,
             settler,
             replies,
+            asides,
             revoked: Revoked::default(),
             over,
             failed,
@@ -109,19 +139,55 @@ impl Session {
     ///
     /// When the broker does not let us, or does not answer.
     pub async fn consume(&self) -> Result<Incoming, OpenError> {
+        let name = self.consumed();
         let consuming = self.channel.basic_consume(
-            convert::short(&self.queue).unwrap_or_default(),
+            convert::short(&name).unwrap_or_default(),
             self.consumer_tag.clone(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
         let consumer = within(self.timeout, &self.url, consuming).await?;
-        Ok(Incoming { consumer, queue: self.queue.clone(), revoked: self.revoked.clone() })
+        let lane = self.role == Role::Lane;
+        Ok(Incoming {
+            consumer,
+            queue: self.queue.clone(),
+            revoked: self.revoked.clone(),
+            lane_of: lane.then(|| self.url.username().to_owned()),
+        })
     }
 
-    /// The queue.
+    /// The queue of the clients.
     pub fn queue(&self) -> &str {
         &self.queue
+    }
+
+    /// How many requests wait where they were set aside; `None` if nothing ever
+    /// was, so that there is no such queue.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be asked.
+    pub async fn waiting(&self, place: Place) -> Result<Option<u32>, OpenError> {
+        let name = place.queue(&self.queue);
+        let asking = own_queues::exists(&self.connection, &name);
+        within(self.timeout, &self.url, asking).await
+    }
+
+    /// Resolves when this session has set a request aside there.
+    pub async fn has_set_aside(&self, place: Place) {
+        self.asides.put_to(place).notified().await;
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The queue that is consumed.
+    pub fn consumed(&self) -> String {
+        match self.role {
+            Role::Host => self.queue.to_string(),
+            Role::Lane => Place::Suspect.queue(&self.queue),
+        }
     }
 
     /// Resolves when the connection for requests has failed, with the reason.
@@ -169,7 +235,7 @@ impl Session {
 
     /// Closes in order, so that every settlement has reached the broker.
     pub async fn close(self) {
-        let Self { connection, channel, settler, replies, revoked, over, .. } = self;
+        let Self { connection, channel, settler, replies, asides, revoked, over, .. } = self;
         let closing = async {
             settler.finish().await;
             channel.close(200, "done".into()).await?;
@@ -184,6 +250,9 @@ impl Session {
         // First, because it ends a search for the broker that may be under way.
         over.cancel();
         replies.close(CLOSE_PATIENCE).await;
+        if tokio::time::timeout(CLOSE_PATIENCE, asides.close()).await.is_err() {
+            debug!("the connection that sets aside was not closed in time");
+        }
     }
 }
 
@@ -215,7 +284,11 @@ impl Incoming {
     pub async fn next(&mut self) -> Result<Delivery, Closed> {
         match self.consumer.next().await {
             Some(Ok(delivery)) => {
-                Ok(convert::delivery(delivery, self.queue.clone(), self.revoked.clone()))
+                let (queue, revoked) = (self.queue.clone(), self.revoked.clone());
+                Ok(match &self.lane_of {
+                    None => convert::delivery(delivery, queue, revoked),
+                    Some(user) => convert::restored(delivery, queue, revoked, user),
+                })
             }
             Some(Err(error)) => Err(Closed::Failed(error.to_string())),
             None => Err(Closed::Cancelled),
@@ -226,6 +299,15 @@ impl Incoming {
 impl Broker for Session {
     async fn publish(&self, reply: Reply) -> Result<(), PublishError> {
         self.replies.publish(&reply).await
+    }
+
+    async fn set_aside(
+        &self,
+        delivery: &Delivery,
+        place: Place,
+        note: &Note,
+    ) -> Result<(), PublishError> {
+        self.asides.put(delivery, place, note).await
     }
 
     async fn settle(&self, tag: u64, settlement: Settlement) {

@@ -7,6 +7,7 @@ use lapin::{Channel, Connection, ErrorKind};
 use tracing::{debug, info, warn};
 
 use super::convert::short;
+use super::dead_letters;
 use crate::config::{ArgValue, QueueConfig, QueueKind};
 
 /// Makes sure that the queue exists. `say_differences` compares an existing
@@ -34,7 +35,17 @@ pub(super) async fn ensure_queue(
             Ok(())
         }
         Err(error) if is_soft(&error, &AMQPSoftError::NOTFOUND) => {
-            declare(&connection.create_channel().await?, queue).await?;
+            let dead_letters = dead_letters::make(connection, queue).await?;
+            let channel = connection.create_channel().await?;
+            match declare(&channel, queue, dead_letters).await {
+                // That wants more permissions: to publish to the exchange.
+                Err(error) if dead_letters && is_soft(&error, &AMQPSoftError::ACCESSREFUSED) => {
+                    let channel = connection.create_channel().await?;
+                    declare(&channel, queue, false).await?;
+                    dead_letters::warn_of_none(queue, &error);
+                }
+                declared => declared?,
+            }
             info!(queue = queue.name, kind = %queue.kind, "queue created");
             Ok(())
         }
@@ -42,13 +53,17 @@ pub(super) async fn ensure_queue(
     }
 }
 
-async fn declare(channel: &Channel, queue: &QueueConfig) -> lapin::Result<()> {
+async fn declare(channel: &Channel, queue: &QueueConfig, dead_letters: bool) -> lapin::Result<()> {
     let options = QueueDeclareOptions {
         durable: queue.kind != QueueKind::Transient,
         ..QueueDeclareOptions::default()
     };
     if let Some(name) = short(&queue.name) {
-        channel.queue_declare(name, options, arguments(queue)).await?;
+        let mut arguments = arguments(queue);
+        if dead_letters {
+            dead_letters::add_arguments(queue, &mut arguments);
+        }
+        channel.queue_declare(name, options, arguments).await?;
         close(channel).await;
     }
     Ok(())
@@ -57,9 +72,16 @@ async fn declare(channel: &Channel, queue: &QueueConfig) -> lapin::Result<()> {
 /// Declares an existing queue as it was asked for, so that the broker tells
 /// the first difference; nothing changes either way.
 async fn compare(connection: &Connection, queue: &QueueConfig) -> lapin::Result<()> {
-    let channel = connection.create_channel().await?;
-    match declare(&channel, queue).await {
-        Ok(()) => {}
+    // As a host would make it now, or without a place for dead requests, as
+    // others do: that is no difference that anybody asked for.
+    if let Ok(()) = declare(&connection.create_channel().await?, queue, true).await {
+        return Ok(());
+    }
+    match declare(&connection.create_channel().await?, queue, false).await {
+        Ok(()) => info!(
+            queue = queue.name,
+            "the queue has no dead-lettering to this host: what expires in it is not answered"
+        ),
         Err(error) if is_soft(&error, &AMQPSoftError::PRECONDITIONFAILED) => {
             warn!(
                 queue = queue.name,
@@ -95,7 +117,7 @@ fn arguments(queue: &QueueConfig) -> FieldTable {
     arguments
 }
 
-async fn close(channel: &Channel) {
+pub(super) async fn close(channel: &Channel) {
     if let Err(error) = channel.close(200, "done".into()).await {
         debug!("a helper channel did not close: {error}");
     }

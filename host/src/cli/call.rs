@@ -17,7 +17,9 @@ use crate::amqp::{Caller, CallerError, Connector, Outgoing};
 use crate::client::{self, Answer, CallDialect, Encoded, Params};
 use crate::config::{PASSWORD_IN_FLAG, Profile, ServeArgs, Strategy, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
-use crate::message::{Delivery, Form, Properties, Reply, Revoked, Settlement};
+use crate::message::{
+    Delivery, Form, Note, Original, Place, Properties, Reply, Revoked, Settlement,
+};
 use crate::plugins::{Engine, Plugins};
 use crate::telemetry::Telemetry;
 
@@ -319,6 +321,8 @@ async fn call_file(
         },
         body: Bytes::from(request.body),
         revoked: Revoked::default(),
+        original: Original::default(),
+        set_aside: None,
     };
     let replies = Kept::default();
     if tokio::time::timeout(timeout, dispatcher.answer(&delivery, &replies)).await.is_err() {
@@ -343,4 +347,9 @@ impl Broker for Kept {
     }
 
     async fn settle(&self, _tag: u64, _settlement: Settlement) {}
+
+    /// There is nowhere to put it: the person who calls has it.
+    async fn set_aside(&self, _: &Delivery, _: Place, _: &Note) -> Result<(), PublishError> {
+        Err(PublishError::Undeliverable)
+    }
 }

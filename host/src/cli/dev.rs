@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use super::{USAGE, environment, output};
 use crate::config::{BrokerUrl, Config, Profile, ServeArgs, resolve};
 use crate::private_broker::PrivateBroker;
-use crate::serve::{Host, Ready, ServeError};
+use crate::serve::{Host, LaneCommand, Ready, ServeError};
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
@@ -73,9 +73,11 @@ async fn dev(mut config: Config) -> Result<(), ServeError> {
         .map_err(|error| ServeError::Failed(anyhow::anyhow!("the broker's URL: {error}")))?;
     config.broker.brokers = vec![parsed.into()];
     let plugins = config.plugins.display().to_string();
+    let mut lane = LaneCommand::itself(std::env::args_os().skip(2).collect());
+    lane.variables = vec![("RPCHOST_AMQP_URL".to_owned(), url.clone())];
     let ctl = broker.ctl_script().display().to_string();
     let welcome = |ready: &Ready| welcome(ready, &url, &ctl, &plugins);
-    let served = super::serve::serve(config, welcome).await;
+    let served = super::serve::serve(config, lane, welcome).await;
     let removed = broker.remove().await.map_err(ServeError::Failed);
     served.and(removed)
 }

@@ -7,8 +7,10 @@ mod call;
 mod compile;
 mod dev;
 mod inspect;
+mod lane;
 mod lines;
 mod output;
+mod parked;
 mod serve;
 mod signals;
 mod trace;
@@ -42,6 +44,11 @@ enum Command {
     Call(call::CallArgs),
     /// Show what a component is, offers and needs
     Inspect(inspect::InspectArgs),
+    /// Requests that were set aside: look at them, send them again, drop them
+    Parked(parked::ParkedArgs),
+    // For hosts, not for people: like `serve`, for requests that are suspect.
+    #[command(name = crate::serve::LANE_COMMAND, hide = true)]
+    Lane(ServeArgs),
     /// Check that nothing is lost: numbered requests, ticked off as they are answered
     Verify(verify::VerifyArgs),
     /// Show the Firehose: every publish and delivery, and calls with their times
@@ -69,6 +76,8 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args, matches),
         Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Parked(args) => parked::run(&args, matches),
+        Command::Lane(args) => lane::run(&args, matches),
         Command::Verify(args) => verify::run(&args, matches),
         Command::Trace(args) => trace::run(&args, matches),
         Command::Compile(args) => compile::run(&args),

@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::{USAGE, environment, output};
 use crate::config::{Config, LogConfig, LogFormat, Profile, ServeArgs, resolve};
 use crate::plugins::RescanHandle;
-use crate::serve::{Host, Ready, ServeError, Signals};
+use crate::serve::{Host, LaneCommand, Ready, ServeError, Signals};
 
 /// Failed while running, or refused by the broker at start.
 const FAILED: u8 = 1;
@@ -31,7 +31,9 @@ pub(super) fn run(args: &ServeArgs, matches: &ArgMatches) -> ExitCode {
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let serving = async { serve(config, |ready| output::line(&ready.to_string())).await };
+    // A lane reads what this host has read: flags, variables and file.
+    let lane = LaneCommand::itself(std::env::args_os().skip(2).collect());
+    let serving = async { serve(config, lane, |ready| output::line(&ready.to_string())).await };
     exit_code(super::runtime().map_err(ServeError::Failed).and_then(|runtime| {
         let served = runtime.block_on(serving);
         // A thread that compiles must not keep a stopped host alive.
@@ -41,14 +43,17 @@ pub(super) fn run(args: &ServeArgs, matches: &ArgMatches) -> ExitCode {
 }
 
 /// Loads, serves and listens to signals until the host is stopped.
-pub(super) async fn serve(config: Config, ready: impl FnMut(&Ready)) -> Result<(), ServeError> {
-    let signals = Signals::default();
+pub(super) async fn serve(
+    config: Config,
+    lane: LaneCommand,
+    ready: impl FnMut(&Ready),
+) -> Result<(), ServeError> {
+    let signals = stop_signals().map_err(ServeError::Failed)?;
     let stop = signals.stop.clone();
-    listen_for_stop(&signals).map_err(ServeError::Failed)?;
     // From now on SIGHUP does not end the process, also while plugins load.
     let hangup = signal(SignalKind::hangup()).map_err(|error| ServeError::Failed(error.into()))?;
     let host = tokio::select! {
-        host = Host::prepare(config) => host?,
+        host = Host::prepare(config) => host?.with_lane(lane),
         () = stop.cancelled() => return Ok(()),
     };
     rescan_on(hangup, host.rescan_handle());
@@ -111,12 +116,13 @@ fn is_discreet(line: &Metadata<'_>) -> bool {
 }
 
 /// The first SIGTERM or Ctrl-C drains, the second ends at once.
-fn listen_for_stop(signals: &Signals) -> anyhow::Result<()> {
+pub(super) fn stop_signals() -> anyhow::Result<Signals> {
+    let signals = Signals::default();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let signals = signals.clone();
+    let told = signals.clone();
     tokio::spawn(async move {
-        for token in [signals.stop, signals.quit] {
+        for token in [told.stop, told.quit] {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
@@ -124,7 +130,7 @@ fn listen_for_stop(signals: &Signals) -> anyhow::Result<()> {
             token.cancel();
         }
     });
-    Ok(())
+    Ok(signals)
 }
 
 fn rescan_on(mut hangup: Signal, rescan: RescanHandle) {

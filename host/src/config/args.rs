@@ -116,8 +116,8 @@ pub struct ServeArgs {
     #[arg(long, env = "RPCHOST_DRAIN_TIMEOUT", value_name = "DURATION", help_heading = OPERATION)]
     pub drain_timeout: Option<String>,
 
-    /// Directory for compiled plugins; a named one is this host's alone [default:
-    /// $XDG_STATE_HOME/rpchost]
+    /// Directory for compiled plugins and the crash journal; a named one is this host's alone
+    /// [default: $XDG_STATE_HOME/rpchost]
     #[arg(long, env = "RPCHOST_STATE_DIR", value_name = "DIR", help_heading = OPERATION)]
     pub state_dir: Option<String>,
 

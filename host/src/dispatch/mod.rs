@@ -6,8 +6,10 @@
 
 mod admit;
 mod deadline;
+mod outcast;
 mod repeats;
 mod reply_address;
+mod suspicion;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -19,7 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::config::{Limits, OnRedelivery};
-use crate::message::{Answered, CallError, Delivery, ErrorKind, Form, Reply, Request, Settlement};
+use crate::message::{
+    Answered, CallError, Delivery, ErrorKind, Form, HeaderValue, Note, Place, Reason, Reply,
+    Request, Settlement,
+};
 use crate::plugins::{Invocation, Plugins};
 use crate::telemetry::Telemetry;
 use crate::wire;
@@ -27,10 +32,15 @@ use admit::{Refused, Slots};
 use deadline::RequestDeadline;
 use repeats::{Key, Repeats};
 pub use reply_address::{AddressRefused, ReplyAddress, ReplyPolicy};
+use suspicion::Verdict;
+pub use suspicion::{Lane, Suspicion};
 
 /// Calls of one batch that run at once. Together with the bound on a batch it
 /// keeps one message from taking every slot.
 const BATCH_CONCURRENCY: usize = 8;
+
+/// Headers that a redelivery adds: what was acceptable at first stays so.
+const COUNTED: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 
 /// What a dispatcher needs of the session that brought a delivery.
 pub trait Broker: Sync {
@@ -40,6 +50,15 @@ pub trait Broker: Sync {
     /// Settles a delivery of this session. A delivery of a lost session is
     /// settled by the loss itself.
     fn settle(&self, tag: u64, settlement: Settlement) -> impl Future<Output = ()> + Send;
+
+    /// Puts a copy of a request into another queue of ours, and waits until the
+    /// broker has it. The delivery is still to be settled.
+    fn set_aside(
+        &self,
+        delivery: &Delivery,
+        place: Place,
+        note: &Note,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send;
 }
 
 /// Why a reply did not reach a queue.
@@ -73,6 +92,7 @@ pub struct Dispatcher {
     addresses: ReplyPolicy,
     slots: Arc<Slots>,
     repeats: Repeats,
+    suspicion: Suspicion,
     stopping: Stopping,
     telemetry: Telemetry,
 }
@@ -81,6 +101,7 @@ pub struct Dispatcher {
 enum Work {
     Answer(Reply),
     Nothing,
+    SetAside(Note),
     GivenBack,
 }
 
@@ -95,8 +116,14 @@ impl Dispatcher {
         telemetry: Telemetry,
     ) -> Self {
         let slots = Arc::new(Slots::new(limits.max_in_flight));
-        let repeats = Repeats::new();
-        Self { plugins, form, limits, addresses, slots, repeats, stopping, telemetry }
+        let (repeats, suspicion) = (Repeats::new(), Suspicion::default());
+        Self { plugins, form, limits, addresses, slots, repeats, suspicion, stopping, telemetry }
+    }
+
+    /// The same with more to go by when hosts die.
+    #[must_use]
+    pub fn with_suspicion(self, suspicion: Suspicion) -> Self {
+        Self { suspicion, ..self }
     }
 
     /// Serves one delivery. Cannot fail: every path settles it exactly once.
@@ -107,28 +134,66 @@ impl Dispatcher {
                 self.telemetry.reply_address_refused(refused);
                 Settlement::Ack
             }
-            Ok(address) => {
-                let work = self.work(delivery, address).instrument(span(delivery));
-                let working = AssertUnwindSafe(work).catch_unwind();
-                match working.await.unwrap_or_else(|_| self.panicked(delivery, address)) {
-                    Work::GivenBack => Settlement::Requeue,
-                    Work::Nothing => Settlement::Ack,
-                    Work::Answer(reply) => self.reply(delivery, address, reply, broker).await,
+            Ok(address) => match self.suspicion.judge(delivery).await {
+                Verdict::Clear => self.serve(delivery, address, broker).await,
+                Verdict::Suspect(crashes) => self.isolate(delivery, address, crashes, broker).await,
+                Verdict::Guilty(crashes) => {
+                    self.quarantine(delivery, address, crashes, broker).await
                 }
-            }
+                Verdict::Unanswerable(crashes) => {
+                    self.park_unanswered(delivery, crashes, broker).await
+                }
+            },
         };
         broker.settle(delivery.tag, settlement).await;
+        if settlement == Settlement::Ack {
+            self.suspicion.settled();
+        }
         self.telemetry.settled(settlement, delivery.received_at.elapsed());
         settlement
     }
 
+    /// Runs a request and answers it.
+    async fn serve(
+        &self,
+        delivery: &Delivery,
+        address: ReplyAddress<'_>,
+        broker: &impl Broker,
+    ) -> Settlement {
+        let work = self.work(delivery, address).instrument(span(delivery));
+        let working = AssertUnwindSafe(work).catch_unwind();
+        match working.await.unwrap_or_else(|_| self.panicked(delivery, address)) {
+            Work::GivenBack if self.suspicion.is_lane() => self.put_back(delivery, broker).await,
+            Work::GivenBack => Settlement::Requeue,
+            Work::Nothing => Settlement::Ack,
+            Work::SetAside(note) => {
+                match self.set_aside(delivery, Place::Parked, &note, broker).await {
+                    Err(PublishError::SessionLost) => Settlement::Requeue,
+                    // There is nobody to be told, and it was counted.
+                    Ok(()) | Err(_) => Settlement::Ack,
+                }
+            }
+            Work::Answer(reply) => self.reply(delivery, address, reply, broker).await,
+        }
+    }
+
     /// Decodes, routes, admits, calls and encodes.
     async fn work(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
+        // Reading it takes no time worth a note, but where a host has died before …
+        let reading = delivery.redelivered.then(|| self.suspicion.begin(delivery));
         let decoded = match self.acceptable(delivery) {
             Ok(()) => wire::decode(delivery, self.form),
+            Err(error)
+                if matches!(address, ReplyAddress::Nobody)
+                    && delivery.properties.headers_lost.is_some() =>
+            {
+                let detail = format!("{}; nobody waits for an answer", error.message);
+                return Work::SetAside(Note { reason: Reason::Unreadable, detail, crashes: 0 });
+            }
             Err(error) => wire::refuse(delivery, self.form, error),
         };
         let max_body = usize::try_from(self.limits.max_body).unwrap_or(usize::MAX);
+        drop(reading);
         let (calls, mut encoder) = decoded.into_parts(max_body);
         let alone = calls.len() == 1;
         let deadline = RequestDeadline::of(delivery);
@@ -180,7 +245,9 @@ impl Dispatcher {
         if let Some(reason) = &delivery.properties.headers_lost {
             return refuse(format!("the headers cannot be read: {reason}"));
         }
-        let (headers, max_headers) = (delivery.properties.headers.len(), self.limits.max_headers);
+        let theirs = |(name, _): &&(String, HeaderValue)| !COUNTED.contains(&name.as_str());
+        let headers = delivery.properties.headers.iter().filter(theirs).count();
+        let max_headers = self.limits.max_headers;
         if headers > max_headers {
             return refuse(format!(
                 "the message has {headers} headers, the limit is {max_headers}"
@@ -280,8 +347,9 @@ impl Dispatcher {
         let own = started + plugin.timeout();
         let deadline = deadline.at().map_or(own, |asked| asked.min(own));
         let invocation = Invocation::of(delivery, &method, &request.arguments, deadline);
+        let running = self.suspicion.begin(delivery);
         let outcome = plugin.call(invocation).await;
-        drop(slot);
+        drop((running, slot));
         self.plugins.heed(&plugin, &self.telemetry);
         let answered = Answered { outcome, plugin: Some(plugin.id().clone()) };
         self.telemetry.answered(&answered, Some(started.elapsed()));
@@ -304,10 +372,18 @@ impl Dispatcher {
         broker: &impl Broker,
     ) -> Settlement {
         let mut published = self.publish(reply, broker).await;
-        if let Err(PublishError::TooLarge(limit)) = published
-            && let Work::Answer(instead) = self.too_large(delivery, address, limit)
-        {
-            published = self.publish(instead, broker).await;
+        if let Err(PublishError::TooLarge(limit)) = published {
+            let text = format!("the result is larger than the broker takes, {limit} bytes");
+            let error = CallError::new(ErrorKind::ResourceExhausted, text);
+            if let Work::Answer(instead) = self.all_failed(delivery, address, &error) {
+                published = self.publish(instead, broker).await;
+            }
+        }
+        if let (Err(PublishError::Undeliverable), ReplyAddress::Queue(_)) = (published, address) {
+            let detail = "it was run, and the broker does not take its answer".to_owned();
+            let note = Note { reason: Reason::Undeliverable, detail, crashes: 0 };
+            // As for the reply: what cannot be kept is counted.
+            published = self.set_aside(delivery, Place::Parked, &note, broker).await;
         }
         match published {
             Err(PublishError::SessionLost) => Settlement::Requeue,
@@ -322,21 +398,6 @@ impl Dispatcher {
         };
         self.telemetry.published(published);
         published
-    }
-
-    /// The answer to a request whose own is more than the broker takes.
-    fn too_large(&self, delivery: &Delivery, address: ReplyAddress<'_>, limit: u64) -> Work {
-        let decoded = wire::decode(delivery, self.form);
-        let (calls, mut encoder) = decoded.into_parts(usize::MAX);
-        for call in calls {
-            let (request, to) = call.into_request();
-            let found = request.ok().map(|request| self.plugins.find(request.method.as_deref()));
-            let plugin = found.and_then(Result::ok).map(|(plugin, _)| plugin.id().clone());
-            let text = format!("the result is larger than the broker takes, {limit} bytes");
-            let outcome = Err(CallError::new(ErrorKind::ResourceExhausted, text));
-            encoder.push(&to, Answered { outcome, plugin });
-        }
-        finish(encoder, delivery, address)
     }
 }
 

@@ -14,6 +14,9 @@ use crate::message::Properties;
 /// Prefix of the pseudo-queues of RabbitMQ's direct reply-to.
 const DIRECT: &str = "amq.rabbitmq.reply-to";
 
+/// Ends of the names of queues that are consumed here, or kept for a person.
+const OWN: [&str; 4] = ["", ".suspect", ".dead", ".parked"];
+
 /// Longest queue name in bytes (AMQP 0-9-1 section 4.2.5.3).
 const MAX_NAME: usize = 255;
 
@@ -82,7 +85,10 @@ impl ReplyPolicy {
             Some(address) if address.is_empty() => return Ok(ReplyAddress::Nobody),
             Some(address) => address,
         };
-        if address == consumed.as_bytes() {
+        // With those that hosts consume and keep beside it.
+        if let Some(rest) = address.strip_prefix(consumed.as_bytes())
+            && OWN.iter().any(|own| own.as_bytes() == rest)
+        {
             return Err(AddressRefused::OwnQueue);
         }
         if address.len() > MAX_NAME {
@@ -187,6 +193,7 @@ mod tests {
     fn the_consumed_queue_is_never_answered() {
         let any = ReplyPolicy::new(&["*".to_owned()]);
         assert_eq!(check(&any, "rpc_queue"), Err(AddressRefused::OwnQueue));
+        assert_eq!(check(&any, "rpc_queue.suspect"), Err(AddressRefused::OwnQueue));
         assert_eq!(check(&any, "rpc_queue2"), Ok("queue"));
         assert_eq!(check(&any, ""), Ok("nobody"));
     }

@@ -30,6 +30,7 @@ pub fn error_code(kind: ErrorKind) -> i32 {
         ErrorKind::Overloaded => -32005,
         ErrorKind::CircuitOpen => -32006,
         ErrorKind::MaybeExecuted => -32009,
+        ErrorKind::Quarantined => -32010,
         ErrorKind::InstantiateFailed => -32011,
     }
 }

@@ -157,6 +157,7 @@ fn known_as(kind: ErrorKind) -> (&'static str, &'static str) {
         ErrorKind::Overloaded => (OURS, "Overloaded"),
         ErrorKind::CircuitOpen => (OURS, "CircuitOpen"),
         ErrorKind::MaybeExecuted => (OURS, "MaybeExecuted"),
+        ErrorKind::Quarantined => (OURS, "Quarantined"),
         ErrorKind::InstantiateFailed => (OURS, "InstantiateFailed"),
     }
 }

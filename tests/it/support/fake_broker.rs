@@ -5,13 +5,15 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use rpchost::dispatch::{Broker, PublishError};
-use rpchost::message::{Delivery, Properties, Reply, Revoked, Settlement};
+use rpchost::message::{Delivery, Note, Original, Place, Properties, Reply, Revoked, Settlement};
 
 /// One thing that was done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Done {
     /// A reply was published.
     Published(Reply),
+    /// A request was set aside.
+    SetAside(Place, Note),
     /// A delivery was settled.
     Settled(u64, Settlement),
 }
@@ -50,7 +52,7 @@ impl FakeBroker {
             .into_iter()
             .filter_map(|done| match done {
                 Done::Published(reply) => Some(reply),
-                Done::Settled(..) => None,
+                Done::SetAside(..) | Done::Settled(..) => None,
             })
             .collect();
         assert_eq!(replies.len(), 1, "{replies:?}");
@@ -62,6 +64,16 @@ impl Broker for FakeBroker {
     async fn publish(&self, reply: Reply) -> Result<(), PublishError> {
         self.done.lock().expect("the record").push(Done::Published(reply));
         self.result
+    }
+
+    async fn set_aside(
+        &self,
+        _delivery: &Delivery,
+        place: Place,
+        note: &Note,
+    ) -> Result<(), PublishError> {
+        self.done.lock().expect("the record").push(Done::SetAside(place, note.clone()));
+        Ok(())
     }
 
     async fn settle(&self, tag: u64, settlement: Settlement) {
@@ -87,5 +99,7 @@ pub fn delivery(kind: Option<&str>, body: impl Into<Bytes>) -> Delivery {
         },
         body: body.into(),
         revoked: Revoked::default(),
+        original: Original::default(),
+        set_aside: None,
     }
 }

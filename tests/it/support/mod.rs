@@ -1,6 +1,7 @@
 //! What the tests stand on: a broker, a host, guests, a client that keeps a
 //! ledger.
 
+pub mod asks;
 pub mod balancers;
 pub mod broker;
 pub mod cluster;

@@ -38,4 +38,5 @@ mod testing;
 mod wire;
 
 pub(super) use connect::connect;
+pub(super) use raw::HEADERS as HEADERS_LOST;
 pub(super) use raw::{Property, bytes, headers_lost, is_reserved, with_bytes, with_routing_key};

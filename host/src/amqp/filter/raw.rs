@@ -23,7 +23,7 @@ const PREFIX: &str = "rpchost-raw-";
 /// The entry that says, as a text, why the headers of a message are missing.
 /// The message is well otherwise; who sent it has done something wrong, and
 /// should be told so.
-pub(super) const HEADERS: &str = "rpchost-raw-headers";
+pub(crate) const HEADERS: &str = "rpchost-raw-headers";
 
 /// The entry that holds the routing key to publish with.
 pub(super) const ROUTING_KEY: &str = "rpchost-raw-routing-key";
@@ -78,7 +78,7 @@ impl Property {
     ];
 
     /// The name of the entry that holds a value which is not UTF-8.
-    pub(super) const fn reserved_name(self) -> &'static str {
+    pub(crate) const fn reserved_name(self) -> &'static str {
         match self {
             Self::ContentType => "rpchost-raw-content-type",
             Self::ContentEncoding => "rpchost-raw-content-encoding",

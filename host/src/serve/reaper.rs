@@ -1,0 +1,49 @@
+//! The reaper: answers requests that the broker has taken out of the queue, so
+//! that nobody waits for them in vain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::amqp::{DeadLetters, Session};
+use crate::dispatch::Dispatcher;
+
+/// When to look again for what was there to consume and is not now.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The same where nothing was: an operator may make it. Until then RabbitMQ writes
+/// an error into its log each time.
+const IN_VAIN: Duration = Duration::from_secs(600);
+
+/// Works for as long as the session lives.
+pub(super) async fn reap(
+    session: Arc<Session>,
+    dispatcher: Arc<Dispatcher>,
+    stop: CancellationToken,
+) {
+    loop {
+        let reaping = async {
+            let mut pause = AGAIN;
+            match DeadLetters::of(&session).await {
+                Ok(None) => pause = IN_VAIN,
+                Ok(Some(mut dead)) => {
+                    let dispatcher = &dispatcher;
+                    dead.each(|delivery, death, broker| async move {
+                        dispatcher.bury(&delivery, death, &broker).await;
+                    })
+                    .await;
+                    dead.close().await;
+                }
+                Err(reason) => debug!("cannot consume dead requests: {reason}"),
+            }
+            tokio::time::sleep(pause).await;
+        };
+        tokio::select! {
+            () = reaping => {}
+            () = session.abandoned() => return,
+            () = stop.cancelled() => return,
+        }
+    }
+}
