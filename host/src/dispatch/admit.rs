@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ const MAX_LANES: usize = 10_000;
 pub(super) enum Refused {
     /// This many calls wait already, as many as may.
     Full(usize),
+    /// So many are before it that it would not be done by its deadline.
+    TooLate(usize),
     /// Its deadline came first.
     Late,
     /// The host stops.
@@ -43,13 +45,65 @@ struct Lane {
     limit: usize,
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
+    pace: Mutex<Pace>,
+}
+
+/// How fast a line moves.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When a slot was given back last, if somebody has waited since.
+    last: Option<Instant>,
+    /// From one slot that is given back to the next, smoothed; zero at first.
+    between: Duration,
+}
+
+impl Pace {
+    /// How much a new interval counts.
+    const WEIGHT: u32 = 8;
+
+    /// Notes that a slot is given back. What passes while nobody waits says
+    /// nothing about how fast a line moves.
+    fn given_back(&mut self, now: Instant, somebody_waits: bool) {
+        if let Some(last) = self.last {
+            let between = now.saturating_duration_since(last);
+            self.between = if self.between.is_zero() {
+                between
+            } else {
+                (self.between * (Self::WEIGHT - 1) + between) / Self::WEIGHT
+            };
+        }
+        self.last = somebody_waits.then_some(now);
+    }
+
+    /// Whether a call with this many before it, waiting or running, is likely to
+    /// be done in time. Twice the average is allowed for: the line need only be
+    /// long enough that it is never empty.
+    fn in_time(&self, before: usize, left: Duration) -> bool {
+        let before = u32::try_from(before).unwrap_or(u32::MAX);
+        let needed = self.between.saturating_mul(before);
+        needed.saturating_mul(2) <= left
+    }
 }
 
 /// The right to run one call, given back on drop.
 #[derive(Debug)]
 pub(super) struct Slot {
+    lane: Arc<Lane>,
     _own: OwnedSemaphorePermit,
     _shared: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let somebody_waits = self.lane.waiting.load(Ordering::Relaxed) > 0;
+        self.lane.pace().given_back(Instant::now(), somebody_waits);
+    }
+}
+
+impl Lane {
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Counts a waiting call for as long as it waits.
@@ -85,7 +139,7 @@ impl Slots {
         if let (Ok(own), Ok(shared)) =
             (lane.free.clone().try_acquire_owned(), self.free.clone().try_acquire_owned())
         {
-            return Ok(Slot { _own: own, _shared: shared });
+            return Ok(Slot { lane, _own: own, _shared: shared });
         }
         // Prefetch is twice the slots. A host with one plugin turns nothing
         // away; with several, what one of them runs and has in line leaves a
@@ -96,11 +150,21 @@ impl Slots {
         if ahead >= self.total {
             return Err(Refused::Full(ahead));
         }
+        // A call that would end too late takes the time of one that would not.
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let before = ahead.saturating_add(lane.limit);
+            if !lane.pace().in_time(before, left) {
+                return Err(Refused::TooLate(ahead));
+            }
+        }
         let slot = async {
             let own = lane.free.clone().acquire_owned().await;
             let shared = self.free.clone().acquire_owned().await;
             match (own, shared) {
-                (Ok(own), Ok(shared)) => Ok(Slot { _own: own, _shared: shared }),
+                (Ok(own), Ok(shared)) => {
+                    Ok(Slot { lane: lane.clone(), _own: own, _shared: shared })
+                }
                 // Nobody closes the semaphores.
                 _ => Err(Refused::Stopping),
             }
@@ -135,10 +199,38 @@ impl Slots {
                     limit,
                     free: Arc::new(Semaphore::new(limit)),
                     waiting: AtomicUsize::new(0),
+                    pace: Mutex::default(),
                 });
                 lanes.insert(plugin.id().name.clone(), lane.clone());
                 lane
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_line_that_moves_too_slowly_for_a_deadline_is_known() {
+        let mut pace = Pace::default();
+        let begun = Instant::now();
+        assert!(pace.in_time(1_000, MS), "nothing is known yet");
+        for nth in 0..100 {
+            pace.given_back(begun + MS * 10 * nth, true);
+        }
+        assert!(pace.in_time(50, MS * 1_000));
+        assert!(!pace.in_time(51, MS * 1_000));
+        // Then nobody waits for a minute: that is no pace.
+        pace.given_back(begun + MS * 1_000, false);
+        pace.given_back(begun + MS * 61_000, true);
+        assert!(pace.in_time(50, MS * 1_000));
+        for nth in 1..100 {
+            pace.given_back(begun + MS * 61_000 + MS * nth, true);
+        }
+        assert!(pace.in_time(450, MS * 1_000), "it has become faster");
     }
 }

@@ -333,6 +333,15 @@ impl Dispatcher {
                     format!("{waiting} calls of `{}` wait already", plugin.id().name),
                 );
             }
+            Err(Refused::TooLate(waiting)) => {
+                return refuse(
+                    ErrorKind::Overloaded,
+                    format!(
+                        "{waiting} calls of `{}` wait already, too many to be done by the deadline",
+                        plugin.id().name
+                    ),
+                );
+            }
         };
         // Who had to wait begins on the version that serves now, if the one it
         // waited for has failed too often meanwhile.

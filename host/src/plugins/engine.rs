@@ -7,12 +7,9 @@
 //! is `compile`'s to know.
 
 use std::sync::Arc;
-use std::task::ready;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::Semaphore;
-use tokio_util::sync::PollSemaphore;
 use tracing::{info, warn};
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -22,6 +19,7 @@ use super::core_module::Source;
 use super::pool::Room;
 use super::reports::Reports;
 use super::store::CallState;
+use super::turns::Turns;
 use super::waiting::needs_concurrency;
 use crate::capabilities;
 use crate::state_dir::StateDir;
@@ -29,7 +27,7 @@ use crate::telemetry::Telemetry;
 
 /// Time between two epoch ticks: the longest a guest overruns its deadline,
 /// and the longest turn of a call on a core that others wait for.
-const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Native stack for a guest. wasmtime's default; deeper recursion traps.
 const MAX_WASM_STACK: usize = 512 * 1024;
@@ -67,8 +65,7 @@ struct Inner {
     room: Arc<Room>,
     reports: Reports,
     telemetry: Telemetry,
-    /// As many turns as cores, for calls that keep one busy.
-    turns: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Engine {
@@ -136,7 +133,7 @@ impl Engine {
             .context("failed to start the engine for functions that wait")?;
         start_ticker(vec![engine.weak(), waiting.weak()])?;
         let reports = Reports::start(lines)?;
-        let turns = Arc::new(Semaphore::new(cores()));
+        let turns = Turns::new(cores());
         let inner = |engine: wasmtime::Engine, concurrency| {
             let mut linker = Linker::new(&engine);
             capabilities::link(&mut linker)?;
@@ -169,23 +166,9 @@ impl Engine {
         }
     }
 
-    /// Runs a guest so that it cannot keep the host, or short calls, from
-    /// running. A call that was busy for a tick goes on in turns, of which there
-    /// are as many as cores and one less than worker threads.
-    pub(super) async fn in_turns<F: Future>(&self, run: F) -> F::Output {
-        let mut run = std::pin::pin!(run);
-        let mut turns = PollSemaphore::new(self.inner.turns.clone());
-        let mut busy = false;
-        std::future::poll_fn(|context| {
-            // Nobody closes the semaphore, so there is always a turn to come.
-            let turn = if busy { ready!(turns.poll_acquire(context)) } else { None };
-            let begun = Instant::now();
-            let polled = run.as_mut().poll(context);
-            busy |= begun.elapsed() >= TICK / 2;
-            drop(turn);
-            polled
-        })
-        .await
+    /// Turns for a plugin's calls, which it shares with the other plugins.
+    pub(super) fn turns(&self) -> Turns {
+        self.inner.turns.for_a_plugin()
     }
 
     /// Makes a plugin's file callable: out of the cache, or by compiling it.

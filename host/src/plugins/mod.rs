@@ -27,6 +27,7 @@ mod store;
 mod symbols;
 mod table;
 mod trap;
+mod turns;
 mod typed;
 mod waiting;
 mod watch;

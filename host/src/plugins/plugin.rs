@@ -24,6 +24,7 @@ use super::pool::{Leased, Pool};
 use super::signature;
 use super::store::{self, CallState};
 use super::trap::{self, Ended, Stage};
+use super::turns::Turns;
 use super::typed::{self, Described, Room, Typed};
 use crate::capabilities::{CallFacts, GuestState, LogLimit, Speaker};
 use crate::config::{Instances, Limits, OnRedelivery, PluginConfig};
@@ -58,6 +59,7 @@ pub struct Plugin {
     file: Option<Arc<Path>>,
     engine: Engine,
     log: Arc<LogLimit>,
+    turns: Turns,
     served: Served,
     circuit: Circuit,
     timeout: Duration,
@@ -192,6 +194,7 @@ impl Plugin {
             id,
             file: None,
             engine: engine.clone(),
+            turns: engine.turns(),
             log,
             served,
             circuit: Circuit::new(),
@@ -475,7 +478,7 @@ impl Plugin {
         deadline: Instant,
         run: impl Future<Output = wasmtime::Result<T>>,
     ) -> Option<wasmtime::Result<T>> {
-        let run = self.engine.in_turns(run);
+        let run = self.turns.run(run);
         tokio::time::timeout_at((deadline + GRACE).into(), run).await.ok()
     }
 

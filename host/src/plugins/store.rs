@@ -65,7 +65,7 @@ pub(super) fn with_guest(
         Ok(if Instant::now() >= context.data().deadline {
             UpdateDeadline::Interrupt
         } else {
-            // The end of a turn, see `Engine::in_turns`.
+            // The end of a turn, see `turns`.
             UpdateDeadline::Yield(1)
         })
     });

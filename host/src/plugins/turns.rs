@@ -1,0 +1,136 @@
+//! Turns on the cores, for calls that keep one busy.
+//!
+//! A call that ends within a tick needs none. One that was busy for longer goes
+//! on in turns, of which there are as many as cores and one less than worker
+//! threads, so that refusing, replying and short calls need not wait for it.
+//! Between plugins the turns are a tick long and go round, so that none can
+//! take a core from another. Among the calls of one plugin the first goes on
+//! first: with all of them in step, a plugin that has more to do than it can
+//! would end every call too late.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::ready;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
+
+use super::engine::TICK;
+
+/// How long a call is before the others of its plugin, in time that it was busy:
+/// one that never ends must not keep them from running at all.
+const FIRST: Duration = Duration::from_millis(50);
+
+/// The turns of one plugin.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    /// Of all plugins.
+    shared: Arc<Semaphore>,
+    /// Held from turn to turn.
+    own: Arc<Semaphore>,
+    cores: usize,
+}
+
+impl Turns {
+    pub(super) fn new(cores: usize) -> Self {
+        let semaphore = || Arc::new(Semaphore::new(cores));
+        Self { shared: semaphore(), own: semaphore(), cores }
+    }
+
+    /// For another plugin on the same cores.
+    pub(super) fn for_a_plugin(&self) -> Self {
+        Self { own: Arc::new(Semaphore::new(self.cores)), ..self.clone() }
+    }
+
+    /// Runs a guest, which yields at every tick.
+    pub(super) async fn run<F: Future>(&self, run: F) -> F::Output {
+        let mut run = std::pin::pin!(run);
+        let mut own = PollSemaphore::new(self.own.clone());
+        let mut shared = PollSemaphore::new(self.shared.clone());
+        let mut place: Option<(OwnedSemaphorePermit, Duration)> = None;
+        let mut busy = false;
+        std::future::poll_fn(|context| {
+            // Nobody closes the semaphores, so there is always a turn to come.
+            if busy && place.is_none() {
+                place = ready!(own.poll_acquire(context)).map(|permit| (permit, Duration::ZERO));
+            }
+            let turn = if busy { ready!(shared.poll_acquire(context)) } else { None };
+            let begun = Instant::now();
+            let polled = run.as_mut().poll(context);
+            drop(turn);
+            let took = begun.elapsed();
+            let ticked = took >= TICK / 2;
+            busy |= ticked;
+            if let Some((_, before)) = &mut place {
+                *before = before.saturating_add(took);
+            }
+            // One that waits for something else lets the next go on meanwhile.
+            if place.as_ref().is_some_and(|(_, before)| !ticked || *before >= FIRST) {
+                place = None;
+            }
+            polled
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps a core busy for so many ticks.
+    async fn computes(ticks: u32) {
+        for _ in 0..ticks {
+            let begun = Instant::now();
+            while begun.elapsed() < TICK {}
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_of_a_plugin_ends_first_and_another_plugin_need_not_wait() {
+        let turns = Turns::new(1);
+        let (one, other) = (turns.for_a_plugin(), turns.for_a_plugin());
+        let ended = std::sync::Mutex::new(Vec::new());
+        let call = async |turns: &Turns, name, ticks| {
+            turns.run(computes(ticks)).await;
+            ended.lock().unwrap().push(name);
+        };
+        // In this order, in every round.
+        futures_util::join!(
+            call(&one, "first", 20),
+            call(&one, "second", 20),
+            call(&one, "third", 20),
+            call(&other, "other", 25),
+        );
+        assert_eq!(*ended.lock().unwrap(), ["first", "other", "second", "third"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_never_ends_lets_the_others_of_its_plugin_go_on() {
+        let turns = Turns::new(1);
+        let endless = turns.run(computes(u32::MAX));
+        let ends = turns.run(computes(5));
+        let ended = tokio::select! {
+            () = endless => false,
+            () = ends => true,
+        };
+        assert!(ended);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_keeps_nobody_waiting() {
+        let turns = Turns::new(1);
+        let waits = turns.run(async {
+            computes(3).await;
+            std::future::pending::<()>().await
+        });
+        let ends = turns.run(computes(5));
+        let ended = tokio::select! {
+            () = waits => false,
+            () = ends => true,
+        };
+        assert!(ended);
+    }
+}
