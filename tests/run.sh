@@ -172,7 +172,7 @@ if [ -n "$quick" ]; then
         --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
-        --skip tracing:: --skip verifying:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \
+        --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else

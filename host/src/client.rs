@@ -133,6 +133,25 @@ pub fn encode(dialect: CallDialect, method: &str, params: Params) -> Encoded {
     }
 }
 
+/// Writes a request; a service of one method may need none to be named.
+///
+/// # Errors
+///
+/// When the dialect needs a method and there is none.
+pub fn encode_for(
+    dialect: CallDialect,
+    method: Option<&str>,
+    params: Params,
+) -> Result<Encoded, String> {
+    match (method, dialect) {
+        (Some(method), dialect) => Ok(encode(dialect, method, params)),
+        (None, CallDialect::Plain) => {
+            Ok(Encoded { kind: None, ..encode(CallDialect::Plain, "", params) })
+        }
+        (None, CallDialect::JsonRpc) => Err("JSON-RPC needs a METHOD".to_owned()),
+    }
+}
+
 /// Reads a reply.
 pub fn decode(dialect: CallDialect, properties: &Properties, body: Bytes) -> Answer {
     match dialect {

@@ -9,7 +9,7 @@ use rpchost::dispatch::{Dispatcher, PublishError, ReplyPolicy, Stopping};
 use rpchost::message::{Delivery, Form, HeaderValue, Reply, Revoked, Settlement};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::fake_broker::{Done, FakeBroker, delivery};
 use crate::support::guests;
@@ -351,13 +351,19 @@ async fn a_plugin_may_have_its_answers_given_again() {
 async fn each_call_of_a_batch_has_its_own_answer_given_again() {
     let clock = guests::built("misbehave");
     let house = house(&[("misbehave", &clock, "on-redelivery = \"replay\"")], None);
-    let call = |id: u8| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"misbehave.clock"}}"#);
-    let mut asked = delivery(None, format!("[{},{},{}]", call(1), call(2), call(3)));
+    // One that is never the same twice, and two that say what they were asked.
+    let call = |id: u8, method: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":[{id}]}}"#)
+    };
+    let (clock, echo) = ("misbehave.clock", "misbehave");
+    let calls = [call(1, clock), call(2, echo), call(3, echo)].join(",");
+    let mut asked = delivery(None, format!("[{calls}]"));
     asked.properties.message_id = Some("m-1".to_owned());
     let first = house.reply(&asked).await.body;
     let answers: Vec<Value> = serde_json::from_slice(&first).unwrap();
-    assert_ne!(answers[0]["result"], answers[1]["result"], "{answers:?}");
+    assert_eq!((&answers[1]["result"], &answers[2]["result"]), (&json!([2]), &json!([3])));
     asked.redelivered = true;
+    tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(house.reply(&asked).await.body, first);
 }
 

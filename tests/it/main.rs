@@ -99,6 +99,9 @@ mod tracing;
 /// The reliability check, on services good and broken.
 mod verifying;
 
+/// The load generator, on services good, slow and broken.
+mod benching;
+
 /// What people type, and what they read.
 mod command_line;
 

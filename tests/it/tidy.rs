@@ -13,7 +13,7 @@ use super::support::host::command;
 ///
 /// `architecture.md` gives the reasons. `cli` may use every room, and `main`
 /// nothing but `cli`.
-const DOORS: [(&str, &[&str]); 18] = [
+const DOORS: [(&str, &[&str]); 19] = [
     ("message", &[]),
     ("config", &["message"]),
     ("wire", &["message"]),
@@ -25,6 +25,7 @@ const DOORS: [(&str, &[&str]); 18] = [
     ("client", &["message", "config", "amqp"]),
     ("admin", &["message", "config", "plugins", "telemetry"]),
     ("trace", &["message"]),
+    ("bench", &["message", "amqp", "client", "trace"]),
     ("verify", &["message", "amqp", "client", "trace"]),
     ("private_broker", &[]),
     ("state_dir", &[]),
@@ -62,6 +63,7 @@ const DOORS: [(&str, &[&str]); 18] = [
             "serve",
             "private_broker",
             "trace",
+            "bench",
             "verify",
         ],
     ),
@@ -69,7 +71,7 @@ const DOORS: [(&str, &[&str]); 18] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 18] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs"]),
@@ -90,7 +92,9 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("axum", &["admin.rs"]),
     ("clap", &["config/", "cli/"]),
     ("console", &["cli/"]),
+    ("hdrhistogram", &["bench/"]),
     ("indicatif", &["cli/"]),
+    ("plotters", &["bench/plot.rs"]),
     ("prometheus", &["telemetry.rs", "telemetry/"]),
     ("toml", &["config/"]),
     ("ureq", &["amqp/management.rs"]),

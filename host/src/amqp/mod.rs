@@ -8,6 +8,7 @@
 
 mod aside;
 mod connect;
+mod consumers;
 mod convert;
 mod dead_letters;
 mod filter;
@@ -31,6 +32,8 @@ pub use session::{Closed, Incoming, Role, Session};
 
 mod caller;
 mod collect;
+mod load;
 pub use caller::{CallCounts, Caller, CallerError, CallerEvent, Outgoing, Watcher};
 pub use collect::{Collected, Collector};
 pub use firehose::{Copied, Firehose, FirehoseOptions, Power, Seen};
+pub use load::{LoadLink, LoadReply, LoadRequest};

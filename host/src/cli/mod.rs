@@ -3,6 +3,7 @@
 //! Maps what a person typed to calls of the library, and what came of it to
 //! output and exit codes. The only room that prints.
 
+mod bench;
 mod call;
 mod compile;
 mod dev;
@@ -49,6 +50,8 @@ enum Command {
     // For hosts, not for people: like `serve`, for requests that are suspect.
     #[command(name = crate::serve::LANE_COMMAND, hide = true)]
     Lane(ServeArgs),
+    /// Measure a service: calls as many at once, or as many a second, as you like
+    Bench(bench::BenchArgs),
     /// Check that nothing is lost: numbered requests, ticked off as they are answered
     Verify(verify::VerifyArgs),
     /// Show the Firehose: every publish and delivery, and calls with their times
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Parked(args) => parked::run(&args, matches),
         Command::Lane(args) => lane::run(&args, matches),
+        Command::Bench(args) => bench::run(&args, matches),
         Command::Verify(args) => verify::run(&args, matches),
         Command::Trace(args) => trace::run(&args, matches),
         Command::Compile(args) => compile::run(&args),

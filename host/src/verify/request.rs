@@ -58,13 +58,7 @@ impl Requests {
                 Err(_) => body.clone(),
             }),
         };
-        match (&self.method, self.dialect) {
-            (Some(method), dialect) => Ok(client::encode(dialect, method, params)),
-            (None, CallDialect::Plain) => {
-                Ok(Encoded { kind: None, ..client::encode(CallDialect::Plain, "", params) })
-            }
-            (None, CallDialect::JsonRpc) => Err("JSON-RPC needs a METHOD".to_owned()),
-        }
+        client::encode_for(self.dialect, self.method.as_deref(), params)
     }
 
     /// What is wrong with a reply, if anything is.

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::pending::Pending;
 use crate::amqp::connect::{Connector, OpenError, within};
+use crate::amqp::consumers::{NoCount, consumers};
 use crate::amqp::topology::is_soft;
 use crate::amqp::{convert, convert::short};
 use crate::config::BrokerUrl;
@@ -192,25 +193,12 @@ impl Link {
     }
 
     /// How many consume a queue; `None` where the broker does not tell.
-    /// Asked on a channel that may fail.
     ///
     /// # Errors
     ///
-    /// When there is no such queue (`true`), or when the broker cannot be asked.
+    /// As those of [`consumers`].
     pub(super) async fn consumers(&self, queue: &ShortString) -> Result<Option<u32>, NoCount> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asking = async {
-            let channel = self.connection.create_channel().await?;
-            channel.queue_declare(queue.clone(), passive, FieldTable::default()).await
-        };
-        match tokio::time::timeout(self.timeout, asking).await {
-            Ok(Ok(queue)) => Ok(Some(queue.consumer_count())),
-            Ok(Err(error)) if is_soft(&error, &AMQPSoftError::NOTFOUND) => Err(NoCount::NoQueue),
-            // Not ours to see, such as another connection's exclusive queue.
-            Ok(Err(error)) if error.is_amqp_soft_error() => Ok(None),
-            Ok(Err(error)) => Err(NoCount::Lost(error.to_string())),
-            Err(_) => Err(NoCount::Lost(format!("no answer within {:?}", self.timeout))),
-        }
+        consumers(&self.connection, self.timeout, queue).await
     }
 
     /// Deletes the reply queue and closes the connection.
@@ -219,13 +207,6 @@ impl Link {
         self.replying.queue_delete(self.reply_queue.clone(), now).await?;
         self.connection.close(200, "done".into()).await
     }
-}
-
-/// Why a queue's consumers could not be counted.
-#[derive(Debug)]
-pub(super) enum NoCount {
-    NoQueue,
-    Lost(String),
 }
 
 impl Requests {

@@ -20,9 +20,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use self::link::{Link, NoCount, Requests, Sent};
+use self::link::{Link, Requests, Sent};
 use self::pending::{Came, Pending, Ticket};
 use super::connect::{Connector, OpenError};
+use super::consumers::NoCount;
 use super::convert::short;
 use crate::message::Properties;
 
@@ -467,7 +468,7 @@ fn expiration(left: Duration) -> ShortString {
     short(&milliseconds.to_string()).unwrap_or_default()
 }
 
-fn queue_name(queue: &str) -> Result<ShortString, CallerError> {
+pub(super) fn queue_name(queue: &str) -> Result<ShortString, CallerError> {
     short(queue).ok_or_else(|| {
         CallerError::Unsendable(format!(
             "`{queue}` is longer than a queue's name can be, which is 255 bytes"
@@ -483,7 +484,7 @@ fn unroutable(request: &Outgoing) -> CallerError {
     CallerError::Nobody(format!("the exchange `{exchange}` has no queue for the key `{queue}`"))
 }
 
-fn no_queue(queue: &str) -> CallerError {
+pub(super) fn no_queue(queue: &str) -> CallerError {
     CallerError::Nobody(format!("there is no queue `{queue}`"))
 }
 
@@ -495,7 +496,7 @@ fn refused(error: &lapin::Error) -> CallerError {
     CallerError::Nobody(format!("the broker does not take the request: {reason}"))
 }
 
-fn lost(reason: &str) -> String {
+pub(super) fn lost(reason: &str) -> String {
     format!("the broker was lost: {reason}")
 }
 
