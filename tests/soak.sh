@@ -7,6 +7,7 @@
 # is over, and prints what they measure: 10,000 swaps, sixty hostile plugins a
 # thousand times each, other calls beside four that burn, a hundred plugins ready
 # from a warm cache, memory of an idle plugin. One round takes about half an hour.
+# Before the rounds it takes projects in Zig and AssemblyScript from `new` to a call.
 # Needs what tests/run.sh has installed and built; run that first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,6 +21,14 @@ esac
 export RPCHOST_TEST_STRICT=1
 export RPCHOST_TEST_ROUNDS=1000 RPCHOST_TEST_SWAPS=100 RPCHOST_TEST_DEATHS=10
 export RPCHOST_TEST_QUICK_SWAPS=10000
+
+printf '\n== projects in Zig and AssemblyScript\n'
+if [ ! -x target/author-rare/node_modules/.bin/asc ]; then
+    mkdir -p target/author-rare
+    (cd target/author-rare && npm install --no-audit --no-fund --no-save assemblyscript@0.28.20)
+fi
+cargo test --release --locked --test it -- author::rare::
+
 end=$((SECONDS + minutes * 60))
 round=0
 while [ "$round" = 0 ] || [ "$SECONDS" -lt "$end" ]; do

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod amqp;
+pub mod author;
 pub mod bench;
 pub mod capabilities;
 pub mod cli;

@@ -28,6 +28,9 @@ mod typed;
 /// Plugins that are programs, and core modules that become components.
 mod commands;
 
+/// Projects, their tools, and the cases that plugins bring.
+mod author;
+
 /// Instances that serve more than one call.
 mod reuse;
 

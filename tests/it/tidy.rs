@@ -13,7 +13,7 @@ use super::support::host::command;
 ///
 /// `architecture.md` gives the reasons. `cli` may use every room, and `main`
 /// nothing but `cli`.
-const DOORS: [(&str, &[&str]); 19] = [
+const DOORS: [(&str, &[&str]); 20] = [
     ("message", &[]),
     ("config", &["message"]),
     ("wire", &["message"]),
@@ -24,6 +24,7 @@ const DOORS: [(&str, &[&str]); 19] = [
     ("amqp", &["message", "config", "telemetry", "dispatch::Broker", "dispatch::PublishError"]),
     ("client", &["message", "config", "amqp"]),
     ("admin", &["message", "config", "plugins", "telemetry"]),
+    ("author", &["config", "plugins"]),
     ("trace", &["message"]),
     ("bench", &["message", "amqp", "client", "trace"]),
     ("verify", &["message", "amqp", "client", "trace"]),
@@ -60,6 +61,7 @@ const DOORS: [(&str, &[&str]); 19] = [
             "client",
             "telemetry",
             "admin",
+            "author",
             "serve",
             "private_broker",
             "trace",
@@ -71,14 +73,20 @@ const DOORS: [(&str, &[&str]); 19] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 18] = [
+const OWNERS: [(&str, &[&str]); 23] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
-    ("wit_component", &["plugins/core_module.rs"]),
-    ("wit_parser", &["plugins/core_module.rs"]),
+    ("wit_component", &["plugins/core_module.rs", "author/wit.rs"]),
+    ("wit_parser", &["plugins/core_module.rs", "author/wit.rs", "author/javascript.rs"]),
+    ("wit_bindgen_c", &["author/bindings.rs"]),
+    ("wit_bindgen_core", &["author/bindings.rs"]),
+    ("wit_bindgen_go", &["author/bindings.rs"]),
+    ("wasm_encoder", &["author/embed.rs"]),
+    ("wasm_metadata", &["author/embed.rs"]),
     (
         "wasmparser",
         &[
+            "plugins/about.rs",
             "plugins/core_module.rs",
             "plugins/inspect.rs",
             "plugins/symbols/dwarf.rs",

@@ -17,6 +17,9 @@ const LABELS: usize = 11;
 /// Columns that what is said below a method is indented by.
 const INDENT: usize = 2;
 
+/// Lines of a method's documentation that are shown; `-o json` has all of it.
+const MAX_DOC_LINES: usize = 8;
+
 /// Columns that the rest of a folded line is indented by.
 const FOLDED: usize = 4;
 
@@ -142,9 +145,23 @@ fn text(name: &str, inspection: &Inspection, width: Option<usize>) -> Vec<String
         .collect();
     let tools = if tools.is_empty() { "not said".to_owned() } else { tools.join(", ") };
     shown.add("toolchain", 0, &tools);
+    let about = &inspection.about;
+    if let Some(description) = &about.description {
+        shown.add("about", 0, description);
+    }
+    if let Some(version) = &about.version {
+        shown.add("version", 0, version);
+    }
+    if !about.cases.is_empty() {
+        shown.add("cases", 0, &about.cases.len().to_string());
+    }
     for (index, method) in inspection.methods.iter().enumerate() {
         let label = if index == 0 { "methods" } else { "" };
         shown.add(label, 0, &format!("{}: {}", method.name, method.signature));
+        for line in method.doc.iter().flat_map(|doc| doc.lines()).take(MAX_DOC_LINES) {
+            let is_plain = |c: &char| !c.is_control();
+            shown.add("", INDENT, &line.chars().filter(is_plain).collect::<String>());
+        }
         if let Some(below) = below(method) {
             shown.add("", INDENT, &below);
         }
@@ -193,6 +210,9 @@ fn as_json(name: &str, inspection: &Inspection) -> Value {
         "kind": kind,
         "reason": reason,
         "toolchain": toolchain,
+        "version": inspection.about.version,
+        "description": inspection.about.description,
+        "cases": inspection.about.cases.len(),
         "methods": inspection.methods.iter().map(Method::whole).collect::<Vec<_>>(),
         "imports": imports,
     })

@@ -4,16 +4,19 @@
 //! output and exit codes. The only room that prints.
 
 mod bench;
+mod build;
 mod call;
 mod compile;
 mod dev;
 mod inspect;
 mod lane;
 mod lines;
+mod new;
 mod output;
 mod parked;
 mod serve;
 mod signals;
+mod test;
 mod trace;
 mod verify;
 
@@ -45,6 +48,12 @@ enum Command {
     Call(call::CallArgs),
     /// Show what a component is, offers and needs
     Inspect(inspect::InspectArgs),
+    /// Make a handler project: a few files, in Rust, Python, JavaScript, C, Go or another language
+    New(new::NewArgs),
+    /// Make a component of a project, and put it where a host takes it
+    Build(build::BuildArgs),
+    /// Run the cases of a project
+    Test(test::TestArgs),
     /// Requests that were set aside: look at them, send them again, drop them
     Parked(parked::ParkedArgs),
     // For hosts, not for people: like `serve`, for requests that are suspect.
@@ -79,6 +88,9 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args, matches),
         Command::Call(args) => call::run(&args, matches),
         Command::Inspect(args) => inspect::run(&args),
+        Command::New(args) => new::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Parked(args) => parked::run(&args, matches),
         Command::Lane(args) => lane::run(&args, matches),
         Command::Bench(args) => bench::run(&args, matches),

@@ -190,7 +190,7 @@ fn raw_value(value: &DeValue<'_>) -> Raw {
                 .map_or_else(|_| number.to_string(), |number| number.to_string()),
         ),
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Raw::Other("a boolean"),
+        DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Array(_) => Raw::Other("a list in a list"),
         DeValue::Table(_) => Raw::Other("a table"),
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(problems, [""; 0]);
         assert_eq!(values(&table, "queue"), [Raw::Text("a".into())]);
         assert_eq!(values(&table, "max-body"), [Raw::Integer("16".into())]);
-        let (fraction, boolean) = (Raw::Other("a number with a fraction"), Raw::Other("a boolean"));
+        let (fraction, boolean) = (Raw::Other("a number with a fraction"), Raw::Boolean(true));
         assert_eq!(
             values(&table, "amqp-url"),
             [Raw::Text("x".into()), fraction, boolean, Raw::Other("a list in a list")]

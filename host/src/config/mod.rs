@@ -15,6 +15,7 @@ mod layers;
 mod management_url;
 mod plugin;
 mod problem;
+mod project;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,10 @@ pub use brokers::PASSWORD_IN_FLAG;
 pub use management_url::ManagementUrl;
 pub use plugin::{Instances, OnRedelivery, PluginConfig, PluginKind};
 pub use problem::{Origin, Problem, Problems};
+pub use project::{
+    Case, CaseInput, Expected, Language, MAX_CASE_TEXT, MAX_CASES, PROJECT_FILE, ProjectConfig,
+    Recipe,
+};
 pub use resolve::resolve;
 
 use crate::message::Dialect;

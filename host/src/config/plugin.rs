@@ -17,13 +17,21 @@ const MAX_CONCURRENCY: Bounds<u32> =
     Bounds { least: 1, most: bounds::MAX_IN_FLIGHT.most, why: "no host runs more calls than that" };
 
 const KEYS: Keys<'static> = Keys {
-    known: &["timeout", "memory-limit", "max-concurrency", "instances", "on-redelivery", "kind"],
+    known: &[
+        "timeout",
+        "memory-limit",
+        "max-concurrency",
+        "instances",
+        "on-redelivery",
+        "kind",
+        "self-test",
+    ],
     lists: &[],
     reserved: &["config", "secrets", "allow-http", "allow-calls", "stores", "dirs"],
 };
 
 /// What one plugin asks for. Unset is the host's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginConfig {
     /// Longest run of one call, counted from its start; below 30 min.
     pub timeout: Option<Duration>,
@@ -38,6 +46,22 @@ pub struct PluginConfig {
     /// What the plugin is, for a file that could be two things; unset is found out from its
     /// exports.
     pub kind: Option<PluginKind>,
+    /// Whether a version serves only after it has passed the cases that it brings.
+    pub self_test: bool,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            memory_limit: None,
+            max_concurrency: None,
+            instances: Instances::default(),
+            on_redelivery: OnRedelivery::default(),
+            kind: None,
+            self_test: true,
+        }
+    }
 }
 
 /// What an instance serves.
@@ -117,6 +141,7 @@ impl PluginConfig {
                 ];
                 one_of(raw.text()?, &kinds, &[])
             }),
+            self_test: read(&table, "self-test", &mut problems, Raw::boolean).unwrap_or(true),
         };
         problems.unless_any(config)
     }
@@ -144,7 +169,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "timeout = '2s'\nmemory-limit = '1MiB'\nmax-concurrency = 4\ninstances = 'reuse'\n\
-                    on-redelivery = 'refuse'\nkind = 'typed'";
+                    on-redelivery = 'refuse'\nkind = 'typed'\nself-test = false";
         let expected = PluginConfig {
             timeout: Some(Duration::from_secs(2)),
             memory_limit: Some(1 << 20),
@@ -152,6 +177,7 @@ mod tests {
             instances: Instances::Reuse,
             on_redelivery: OnRedelivery::Refuse,
             kind: Some(PluginKind::Typed),
+            self_test: false,
         };
         assert_eq!(PluginConfig::parse(text, "math.toml"), Ok(expected));
     }
@@ -177,6 +203,7 @@ mod tests {
             ("max-concurrency = '4'", "`\"4\"` is a string; write a whole number, without quotes"),
             ("instances = 'pooled'", "`pooled` is not known; write `per-call` or `reuse`"),
             ("on-redelivery = 'maybe'", "`maybe` is not known; write `run`, `refuse` or `replay`"),
+            ("self-test = 0", "`0` is no boolean; write `true` or `false`, without quotes"),
             ("kind = 'daemon'", "`daemon` is not known; write `handler`, `typed` or `command`"),
             ("kind = ['typed', 'handler']", "2 values stand where one is expected"),
             ("timout = '1s'", "is not a key; did you mean `timeout`?"),

@@ -15,6 +15,8 @@ pub(super) enum Raw {
     Text(String),
     /// An integer in TOML, in decimal.
     Integer(String),
+    /// A boolean in TOML.
+    Boolean(bool),
     /// Something in TOML that no key takes: what it is.
     Other(&'static str),
 }
@@ -28,6 +30,7 @@ impl Raw {
             }
             Self::Typed(text) | Self::Text(text) => Ok(text),
             Self::Integer(text) => Err(format!("`{text}` must be in quotes: `\"{text}\"`")),
+            Self::Boolean(_) => Err("a boolean cannot stand here; write a string".to_owned()),
             Self::Other(what) => Err(format!("{what} cannot stand here; write a string")),
         }
     }
@@ -48,8 +51,22 @@ impl Raw {
             Self::Text(text) => {
                 Err(format!("`\"{text}\"` is a string; write a whole number, without quotes"))
             }
+            Self::Boolean(_) => Err("a boolean cannot stand here; write a whole number".to_owned()),
             Self::Other(what) => Err(format!("{what} cannot stand here; write a whole number")),
             Self::Typed(_) => self.text(),
+        }
+    }
+
+    /// The value as a boolean.
+    pub(super) fn boolean(&self) -> Result<bool, String> {
+        match self {
+            Self::Boolean(value) => Ok(*value),
+            Self::Typed(text) if text == "true" => Ok(true),
+            Self::Typed(text) if text == "false" => Ok(false),
+            Self::Typed(text) | Self::Text(text) | Self::Integer(text) => {
+                Err(format!("`{text}` is no boolean; write `true` or `false`, without quotes"))
+            }
+            Self::Other(what) => Err(format!("{what} cannot stand here; write `true` or `false`")),
         }
     }
 }
@@ -111,12 +128,17 @@ mod tests {
         let integer = Raw::Integer("5".into());
         assert_eq!((integer.measure(), integer.number()), (Ok("5"), Ok("5")));
         assert_eq!(integer.text().unwrap_err(), "`5` must be in quotes: `\"5\"`");
-        let other = Raw::Other("a boolean");
+        let other = Raw::Boolean(true);
         assert_eq!(other.text().unwrap_err(), "a boolean cannot stand here; write a string");
         assert_eq!(other.measure(), other.text());
         assert_eq!(
             other.number().unwrap_err(),
             "a boolean cannot stand here; write a whole number"
+        );
+        assert_eq!((other.boolean(), Raw::Typed("false".into()).boolean()), (Ok(true), Ok(false)));
+        assert_eq!(
+            text.boolean().unwrap_err(),
+            "`5` is no boolean; write `true` or `false`, without quotes"
         );
         for empty in [Raw::Typed(String::new()), Raw::Text(" ".into())] {
             assert_eq!(empty.text().unwrap_err(), "is empty; leave it out to get the default");

@@ -16,6 +16,9 @@ use wasmparser::{BinaryReaderError, ExternalKind, Parser, Payload, TypeRef};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
 use wit_parser::{PackageName, Resolve, SourceMap, WorldId};
 
+use super::engine::Engine;
+use super::kind::Kind;
+
 /// What a plugin is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -85,6 +88,19 @@ pub(super) fn prepare<'a>(
     }
     encode(&described, outline.has_start)
         .map(|component| Prepared::Component(Cow::Owned(component)))
+}
+
+/// A component of whatever can be made one; a program stays what it is.
+///
+/// # Errors
+///
+/// Says why it is neither.
+pub fn componentize(engine: &Engine, wasm: &[u8]) -> anyhow::Result<Vec<u8>> {
+    Kind::of_bytes(wasm)?;
+    Ok(match prepare(engine.wasmtime(), Source { wasm, wit: None })? {
+        Prepared::Component(component) => component.into_owned(),
+        Prepared::Program(program) => program.to_vec(),
+    })
 }
 
 /// What a module shows of itself.

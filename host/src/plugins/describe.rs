@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::about::About;
 use super::kind::Kind;
 use super::typed::{Described, Full, Room, Shape, shown};
 
@@ -21,6 +22,8 @@ pub struct Method {
     pub name: String,
     /// Its type: in the words of WIT, where it has one.
     pub signature: String,
+    /// What it does, in its author's words.
+    pub doc: Option<String>,
     /// Why no caller can use it, if none can.
     pub not_callable: Option<String>,
     shape: Option<Shape>,
@@ -33,20 +36,31 @@ impl Method {
             Kind::Command => "stdin -> stdout",
             Kind::Handler | Kind::Typed => "bytes -> bytes",
         };
-        let method =
-            |name| Self { name, signature: signature.to_owned(), not_callable: None, shape: None };
+        let method = |name| Self {
+            name,
+            signature: signature.to_owned(),
+            doc: None,
+            not_callable: None,
+            shape: None,
+        };
         [plugin.to_owned(), format!("{plugin}.<anything>")].map(method).into()
     }
 
     /// A function of a typed plugin, with schemas as far as there is room.
-    pub(super) fn typed(plugin: &str, function: &Described<'_>, room: &mut Room) -> Self {
+    pub(super) fn typed(
+        plugin: &str,
+        function: &Described<'_>,
+        about: &About,
+        room: &mut Room,
+    ) -> Self {
         let (signature, not_callable, shape) = match function.callable {
             Ok(signature) => {
                 (format!("func{}", shown(signature)), None, Shape::of(signature, room).ok())
             }
             Err((shown, reason)) => (shown.to_owned(), Some(reason.to_owned()), None),
         };
-        Self { name: format!("{plugin}.{}", function.name), signature, not_callable, shape }
+        let doc = about.doc(function.wit_names, function.name).map(str::to_owned);
+        Self { name: format!("{plugin}.{}", function.name), signature, doc, not_callable, shape }
     }
 
     /// Arguments by position and a result that this method could have.
@@ -59,6 +73,7 @@ impl Method {
         json!({
             "name": self.name,
             "signature": self.signature,
+            "description": self.doc,
             "callable": self.not_callable.is_none(),
             "reason": self.not_callable,
         })
@@ -93,6 +108,9 @@ impl Method {
             (Kind::Typed, None) => return None,
             (Kind::Typed, Some(shape)) => {
                 method.insert("summary".to_owned(), json!(self.signature));
+                if let Some(doc) = &self.doc {
+                    method.insert("description".to_owned(), json!(doc));
+                }
                 let params = shape.each.iter().map(|(name, required, schema)| {
                     json!({"name": name, "required": required, "schema": schema})
                 });
@@ -138,7 +156,9 @@ impl Method {
     /// Takes what the method needs besides its schemas.
     pub(super) fn fit(&self, room: &mut Room) -> Result<(), Full> {
         let reason = self.not_callable.as_ref().map_or(0, String::len);
-        let texts = self.name.len().saturating_add(self.signature.len()).saturating_add(reason);
+        let doc = self.doc.as_ref().map_or(0, String::len);
+        let lengths = [self.name.len(), self.signature.len(), reason, doc];
+        let texts = lengths.into_iter().fold(0, usize::saturating_add);
         room.take(texts.saturating_add(METHOD_COST))
     }
 }

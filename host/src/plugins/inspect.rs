@@ -8,6 +8,7 @@ use wasmparser::{KnownCustom, Parser, Payload};
 use wasmtime::Module;
 use wasmtime::component::Component;
 
+use super::about::About;
 use super::compile::Code;
 use super::core_module::Source;
 use super::describe::Method;
@@ -36,6 +37,8 @@ pub struct Inspection {
     pub kind: Result<Kind, String>,
     /// Names and versions of the tools that say they have made it, or a part.
     pub toolchain: Vec<(String, String)>,
+    /// What the file says of itself.
+    pub about: About,
     /// Methods with their signatures.
     pub methods: Vec<Method>,
     /// Imports, in the component's order.
@@ -81,8 +84,9 @@ pub fn inspect_file(engine: &Engine, name: &str, path: &Path) -> anyhow::Result<
 pub fn inspect(engine: &Engine, name: &str, source: Source<'_>) -> anyhow::Result<Inspection> {
     Kind::of_bytes(source.wasm)?;
     let engine = &engine.suited_to(source);
+    let about = About::read(source.wasm)?;
     let (kind, methods, imports) = match engine.compile(source)? {
-        Code::Component(component) => of_component(engine, name, &component),
+        Code::Component(component) => of_component(engine, name, &component, &about),
         Code::Program(module) => {
             (Ok(Kind::Command), Method::untyped(Kind::Command, name), of_program(&module))
         }
@@ -92,6 +96,7 @@ pub fn inspect(engine: &Engine, name: &str, source: Source<'_>) -> anyhow::Resul
         size: source.wasm.len() as u64,
         kind,
         toolchain: toolchain(source.wasm),
+        about,
         methods,
         imports,
     })
@@ -99,14 +104,17 @@ pub fn inspect(engine: &Engine, name: &str, source: Source<'_>) -> anyhow::Resul
 
 type Found = (Result<Kind, String>, Vec<Method>, Vec<Import>);
 
-fn of_component(engine: &Engine, name: &str, component: &Component) -> Found {
+fn of_component(engine: &Engine, name: &str, component: &Component, about: &About) -> Found {
     let wasmtime = engine.wasmtime();
     let (kind, methods) = match Kind::of_component(component, wasmtime, None) {
         Ok(Kind::Typed) => match typed::functions(component, wasmtime) {
             Ok(functions) => {
                 let room = &mut Room::of(MAX_SCHEMAS);
                 let methods = typed::named(functions)
-                    .map(|(own, function)| Method::typed(name, &function.described(&own), room))
+                    .map(|(own, function)| {
+                        let wit_names = function.wit_names();
+                        Method::typed(name, &function.described(&own, &wit_names), about, room)
+                    })
                     .collect();
                 (Ok(Kind::Typed), methods)
             }
@@ -186,6 +194,7 @@ fn offer(import: &str) -> Offer {
     let stable = import.contains("@0.2.");
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| import.starts_with(prefix));
     if import.starts_with("rpchost:rpc/call-context@0.1.")
+        || ["wasi:logging/logging@0.1.0-draft", "wasi:logging/logging"].contains(&import)
         || import.starts_with("rpchost:rpc/rpc-types@0.1.")
     {
         Offer::Granted

@@ -178,7 +178,7 @@ impl Source {
             return Outcome::Read(Box::new(Read { signature, version, tried: None }));
         }
         let begun = Instant::now();
-        let plugin = contents.load(&self.engine, name, &self.limits);
+        let plugin = contents.load_and_test(&self.engine, name, &self.limits);
         let plugin = plugin.map_err(|error| Refusal {
             reason: format!("{error:#}"),
             passing: error.is::<Passing>(),

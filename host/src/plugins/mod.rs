@@ -4,6 +4,8 @@
 //! immutable snapshot ([`Plugins::find`]), and a [`Reloader`] that replaces it.
 //! Knows nothing of queues and messages on their way.
 
+mod about;
+mod cases;
 mod circuit;
 mod command;
 mod compile;
@@ -40,15 +42,18 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch as watch_channel};
 
+pub use about::{About, CASES_SECTION, DESCRIPTION_SECTION, DOCS_SECTION, VERSION_SECTION};
+pub use cases::{error_kinds, run as run_case, shown as case_shown, to_json as cases_to_json};
 use circuit::Turn;
 pub use compile::{Budget, COMPILE_COMMAND, Confined, Helper, INVALID, UNABLE};
-pub use core_module::Source;
+pub use core_module::{Source, componentize};
 pub use describe::Method;
 pub use engine::{Concurrency, Engine};
 pub use inspect::{Import, Inspection, Offer, inspect, inspect_file};
 pub use kind::Kind;
 pub use plugin::{Invocation, Plugin};
 pub use reload::{Reloader, RescanHandle};
+pub use scan::is_name as is_plugin_name;
 pub use stack::Place;
 pub use symbols::{FIND_LINES_COMMAND, find_lines};
 use table::Table;
@@ -110,6 +115,13 @@ impl Plugins {
     /// Whether more than one plugin is served.
     pub fn several(&self) -> bool {
         self.table.load().plugins().nth(1).is_some()
+    }
+
+    /// The plugin, if there is just one.
+    pub fn only(&self) -> Option<Arc<Plugin>> {
+        let table = self.table.load();
+        let mut plugins = table.plugins();
+        plugins.next().filter(|_| plugins.next().is_none()).cloned()
     }
 
     /// Names of the plugins that are served now, sorted.
@@ -206,12 +218,27 @@ impl scan::Contents {
         Source { wasm: &self.wasm, wit: self.wit.as_deref() }
     }
 
-    /// Makes a plugin of what was read.
-    fn load(&self, engine: &Engine, name: &str, limits: &Limits) -> anyhow::Result<Plugin> {
-        let config = match &self.config {
+    fn config(&self, name: &str) -> anyhow::Result<PluginConfig> {
+        Ok(match &self.config {
             Some(text) => PluginConfig::parse(text, &format!("{name}.toml"))?,
             None => PluginConfig::default(),
-        };
+        })
+    }
+
+    /// Makes a plugin of what was read, and has it pass the cases that it brings.
+    fn load_and_test(
+        &self,
+        engine: &Engine,
+        name: &str,
+        limits: &Limits,
+    ) -> anyhow::Result<Plugin> {
+        let plugin = self.load(engine, name, limits)?;
+        if self.config(name)?.self_test { cases::self_test(plugin) } else { Ok(plugin) }
+    }
+
+    /// Makes a plugin of what was read.
+    fn load(&self, engine: &Engine, name: &str, limits: &Limits) -> anyhow::Result<Plugin> {
+        let config = self.config(name)?;
         let plugin = Plugin::load(engine, self.id(name), self.source(), &config, limits)?;
         Ok(plugin.of_file(&self.file))
     }

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use wasmtime::ResourcesRequired;
 use wasmtime::component::{Component, Instance};
 
+use super::about::About;
 use super::circuit::{Circuit, Pass};
 use super::command::{self, Command};
 use super::compile::Code;
 use super::core_module::Source;
 use super::describe::Method;
-use super::engine::{Engine, MAX_TABLE_ELEMENTS};
+use super::engine::Engine;
 use super::headers;
 use super::kind::{Kind, explain_import};
 use super::pool::{Leased, Pool};
@@ -60,6 +60,7 @@ pub struct Plugin {
     engine: Engine,
     log: Arc<LogLimit>,
     turns: Turns,
+    about: About,
     served: Served,
     circuit: Circuit,
     timeout: Duration,
@@ -91,7 +92,7 @@ impl Served {
             signature::check_handler(component, engine.wasmtime())?;
         }
         if let Some(needs) = component.resources_required() {
-            check_initial_size(&needs, id, memory)?;
+            store::check_initial_size(&needs, id, memory)?;
         }
         let instance =
             engine.linker().instantiate_pre(component).map_err(|error| explain_import(&error))?;
@@ -178,7 +179,7 @@ impl Plugin {
             }
             Code::Program(module) => {
                 Kind::of_program(config.kind)?;
-                check_initial_size(&module.resources_required(), &id, memory)?;
+                store::check_initial_size(&module.resources_required(), &id, memory)?;
                 Served::Command(Command::of_module(engine, &module)?)
             }
         };
@@ -196,6 +197,7 @@ impl Plugin {
             engine: engine.clone(),
             turns: engine.turns(),
             log,
+            about: About::read(source.wasm)?,
             served,
             circuit: Circuit::new(),
             timeout: config.timeout.unwrap_or(limits.call_timeout),
@@ -216,6 +218,11 @@ impl Plugin {
     /// Name and digest of this version.
     pub fn id(&self) -> &PluginId {
         &self.id
+    }
+
+    /// What its file says of itself.
+    pub fn about(&self) -> &About {
+        &self.about
     }
 
     /// Longest time a call may run, starting included.
@@ -255,7 +262,7 @@ impl Plugin {
     }
 
     /// What kind of plugin it is.
-    pub(super) fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match &self.served {
             Served::Handler(..) => Kind::Handler,
             Served::Typed(..) => Kind::Typed,
@@ -283,7 +290,7 @@ impl Plugin {
             Served::Typed(typed, _) => typed
                 .described()
                 .filter(wanted)
-                .map(|function| Method::typed(&self.id.name, &function, room))
+                .map(|function| Method::typed(&self.id.name, &function, &self.about, room))
                 .collect(),
             Served::Handler(..) | Served::Command(_) => Method::untyped(self.kind(), &self.id.name),
         }
@@ -346,6 +353,11 @@ impl Plugin {
                 self.id.name
             ),
         )
+    }
+
+    /// The same, with nothing known of its calls.
+    pub(super) fn with_circuit(self, circuit: Circuit) -> Self {
+        Self { circuit, ..self }
     }
 
     pub(super) fn circuit(&self) -> &Circuit {
@@ -567,24 +579,4 @@ fn give_back<E>(pool: Option<&Pool<E>>, leased: Leased<E>) {
     if let Some(pool) = pool {
         pool.give_back(leased, Instant::now());
     }
-}
-
-/// Refuses what could never start.
-fn check_initial_size(needs: &ResourcesRequired, id: &PluginId, memory: u64) -> anyhow::Result<()> {
-    const PAGE: u64 = 64 * 1024;
-    let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE);
-    if initial > memory {
-        bail!(
-            "it starts with {} of memory, the limit is {}; raise `memory-limit` in `{}.toml`, or \
-             make it smaller",
-            bytesize::ByteSize(initial),
-            bytesize::ByteSize(memory),
-            id.name
-        );
-    }
-    let elements = needs.max_initial_table_size.unwrap_or(0);
-    if elements > MAX_TABLE_ELEMENTS as u64 {
-        bail!("it starts with a table of {elements} elements, the limit is {MAX_TABLE_ELEMENTS}");
-    }
-    Ok(())
 }

@@ -124,7 +124,8 @@ pub(super) fn list(directory: &Path) -> anyhow::Result<Listing> {
 }
 
 /// Whether a file's stem can name a plugin: `[a-z0-9][a-z0-9_-]{0,63}`.
-pub(super) fn is_name(stem: &str) -> bool {
+#[must_use]
+pub fn is_name(stem: &str) -> bool {
     let mut bytes = stem.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit())
         && stem.len() <= 64

@@ -3,12 +3,14 @@
 
 use std::time::Instant;
 
+use anyhow::bail;
 use tracing::debug;
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{ResourceLimiter, ResourcesRequired, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::engine::{Engine, MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::capabilities::{CallFacts, Guest, GuestState};
+use crate::message::PluginId;
 
 /// Most handles to resources a guest may hold; as for its table of resources.
 const MAX_HANDLES: usize = 1_000;
@@ -167,4 +169,28 @@ impl ResourceLimiter for Limiter {
     fn memories(&self) -> usize {
         MAX_MEMORIES as usize
     }
+}
+
+/// Refuses what could never start.
+pub(super) fn check_initial_size(
+    needs: &ResourcesRequired,
+    id: &PluginId,
+    memory: u64,
+) -> anyhow::Result<()> {
+    const PAGE: u64 = 64 * 1024;
+    let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE);
+    if initial > memory {
+        bail!(
+            "it starts with {} of memory, the limit is {}; raise `memory-limit` in `{}.toml`, or \
+             make it smaller",
+            bytesize::ByteSize(initial),
+            bytesize::ByteSize(memory),
+            id.name
+        );
+    }
+    let elements = needs.max_initial_table_size.unwrap_or(0);
+    if elements > MAX_TABLE_ELEMENTS as u64 {
+        bail!("it starts with a table of {elements} elements, the limit is {MAX_TABLE_ELEMENTS}");
+    }
+    Ok(())
 }

@@ -86,6 +86,13 @@ pub fn version(mark: &str) -> Vec<u8> {
     wasm
 }
 
+/// The same component with a custom section behind all others.
+pub fn with_section(wasm: &[u8], name: &str, contents: &[u8]) -> Vec<u8> {
+    let name_length = leb128(name.len());
+    let length = leb128(name_length.len() + name.len() + contents.len());
+    [wasm, &[0], &length, &name_length, name.as_bytes(), contents].concat()
+}
+
 /// The same component under another digest: a section that nobody reads says
 /// a name.
 pub fn named(wasm: &[u8], name: &str) -> Vec<u8> {

@@ -59,6 +59,7 @@ pub(super) struct Typed {
 /// A function that is listed only.
 struct NotCallable {
     name: String,
+    wit_names: Vec<String>,
     shown: String,
     reason: String,
 }
@@ -67,6 +68,8 @@ struct NotCallable {
 pub(super) struct Described<'a> {
     /// As it stands behind the plugin's name.
     pub(super) name: &'a str,
+    /// As WIT has it, with and without the version.
+    pub(super) wit_names: &'a [String],
     /// Its type, or that as text and why it cannot be called.
     pub(super) callable: Result<&'a Signature, (&'a str, &'a str)>,
 }
@@ -85,12 +88,12 @@ pub(super) fn named(functions: Vec<Function>) -> impl Iterator<Item = (String, F
 
 impl Function {
     /// For those who ask what there is.
-    pub(super) fn described<'a>(&'a self, name: &'a str) -> Described<'a> {
+    pub(super) fn described<'a>(&'a self, name: &'a str, wit_names: &'a [String]) -> Described<'a> {
         let callable = match &self.call {
             Ok(callable) => Ok(&callable.signature),
             Err(reason) => Err((self.shown.as_str(), reason.as_str())),
         };
-        Described { name, callable }
+        Described { name, wit_names, callable }
     }
 }
 
@@ -135,7 +138,8 @@ impl Typed {
                     methods.push(Method { name, wit_names, callable });
                 }
                 Err(reason) => {
-                    not_callable.push(NotCallable { name, shown: function.shown, reason });
+                    let shown = function.shown;
+                    not_callable.push(NotCallable { name, wit_names, shown, reason });
                 }
             }
         }
@@ -186,10 +190,12 @@ impl Typed {
     pub(super) fn described(&self) -> impl Iterator<Item = Described<'_>> {
         let methods = self.methods.iter().map(|method| Described {
             name: &method.name,
+            wit_names: &method.wit_names,
             callable: Ok(&method.callable.signature),
         });
         methods.chain(self.not_callable.iter().map(|function| Described {
             name: &function.name,
+            wit_names: &function.wit_names,
             callable: Err((&function.shown, &function.reason)),
         }))
     }

@@ -229,7 +229,7 @@ impl Function {
 
     /// The name as WIT has it, with and without the version:
     /// `acme:math/math.fib@1.2.0`, `acme:math/math.fib`.
-    pub(super) fn wit_names(&self) -> Vec<String> {
+    pub(in super::super) fn wit_names(&self) -> Vec<String> {
         let Some(interface) = self.interface.as_deref().filter(|name| name.contains('/')) else {
             return Vec::new();
         };

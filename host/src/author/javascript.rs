@@ -1,0 +1,156 @@
+//! What stands between the host and a handler in JavaScript: an entry that exports what the world
+//! does, where an `Error` that is thrown becomes the `err` of the function's type.
+
+use wit_parser::{Function, Resolve, Type, TypeDefKind, WorldItem};
+
+use super::bindings::camel;
+use super::wit::Wit;
+
+/// The text of the entry, for a handler in the file `source` one folder above.
+pub(super) fn entry(wit: &Wit, source: &str) -> String {
+    let mut text = format!(
+        "// Made by `rpchost build`.\nimport * as own from \"../{source}\";\n\
+         import {{ guarded }} from \"./guard.js\";\n\n"
+    );
+    let world = wit.resolve.worlds.get(wit.world);
+    for (key, item) in world.into_iter().flat_map(|world| &world.exports) {
+        match item {
+            WorldItem::Function(function) => {
+                let name = camel(function.name.split('-'));
+                let guarded = guarded(&wit.resolve, "own", &name, function);
+                text.push_str(&format!("export const {name} = {guarded};\n"));
+            }
+            WorldItem::Interface { id, .. } => {
+                let whole = wit.resolve.name_world_key(key);
+                let short = whole.split('@').next().unwrap_or_default();
+                let name = camel(short.rsplit('/').next().unwrap_or_default().split('-'));
+                text.push_str(&format!("export const {name} = {{\n"));
+                let owner = format!("own.{name}");
+                let found = wit.resolve.interfaces.get(*id);
+                for function in found.into_iter().flat_map(|found| found.functions.values()) {
+                    let name = camel(function.name.split('-'));
+                    let guarded = guarded(&wit.resolve, &owner, &name, function);
+                    text.push_str(&format!("  {name}: {guarded},\n"));
+                }
+                text.push_str("};\n");
+            }
+            WorldItem::Type { .. } => {}
+        }
+    }
+    text
+}
+
+fn guarded(resolve: &Resolve, owner: &str, name: &str, function: &Function) -> String {
+    match error(resolve, function.result.as_ref()) {
+        Some(err) => format!("guarded({owner}, \"{name}\", (message) => {err})"),
+        None => format!("guarded({owner}, \"{name}\")"),
+    }
+}
+
+/// What a message looks like as the `err` of a function, if that is a text or has one.
+fn error(resolve: &Resolve, result: Option<&Type>) -> Option<String> {
+    let TypeDefKind::Result(result) = kind(resolve, result?)? else { return None };
+    let err = result.err.as_ref()?;
+    if is_string(resolve, err) {
+        return Some("message".to_owned());
+    }
+    let TypeDefKind::Record(record) = kind(resolve, err)? else { return None };
+    let mut has_message = false;
+    let mut fields = Vec::new();
+    for field in &record.fields {
+        let name = camel(field.name.split('-'));
+        if field.name == "message" && is_string(resolve, &field.ty) {
+            has_message = true;
+            fields.push(name);
+            continue;
+        }
+        let value = match plain(resolve, &field.ty)? {
+            Plain::Text => "\"\"",
+            Plain::Bool => "false",
+            // As everywhere, 0 would say that nothing is wrong.
+            Plain::Number => "1",
+            Plain::Nothing => "undefined",
+            Plain::List => "[]",
+        };
+        fields.push(format!("{name}: {value}"));
+    }
+    has_message.then(|| format!("({{ {} }})", fields.join(", ")))
+}
+
+/// What stands in a field that nobody has filled.
+enum Plain {
+    Text,
+    Bool,
+    Number,
+    Nothing,
+    List,
+}
+
+fn plain(resolve: &Resolve, ty: &Type) -> Option<Plain> {
+    Some(match ty {
+        Type::String => Plain::Text,
+        Type::Bool => Plain::Bool,
+        Type::U8 | Type::U16 | Type::U32 | Type::S8 | Type::S16 | Type::S32 => Plain::Number,
+        Type::F32 | Type::F64 => Plain::Number,
+        Type::Id(_) => match kind(resolve, ty)? {
+            TypeDefKind::Option(_) => Plain::Nothing,
+            TypeDefKind::List(_) => Plain::List,
+            TypeDefKind::Type(inner) => return plain(resolve, inner),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+fn is_string(resolve: &Resolve, ty: &Type) -> bool {
+    match ty {
+        Type::String => true,
+        Type::Id(_) => matches!(kind(resolve, ty), Some(TypeDefKind::Type(Type::String))),
+        _ => false,
+    }
+}
+
+/// What a type is, behind all its names.
+fn kind<'a>(resolve: &'a Resolve, ty: &Type) -> Option<&'a TypeDefKind> {
+    let Type::Id(id) = ty else { return None };
+    match &resolve.types.get(*id)?.kind {
+        TypeDefKind::Type(inner @ Type::Id(_)) => kind(resolve, inner),
+        kind => Some(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_becomes_the_err_of_the_function_where_it_has_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let wit = "package local:x;\n\
+            interface my-api {\n\
+                record problem { code: s32, message: string, data: option<string>, again: bool }\n\
+                type alias = problem;\n\
+                variant other { a, b }\n\
+                get-it: func() -> result<u32, string>;\n\
+                put: func() -> result<_, alias>;\n\
+                odd: func() -> result<u32, other>;\n\
+                plain: func() -> u32;\n\
+            }\n\
+            world plugin { export my-api; export go-on: func() -> result; }\n";
+        std::fs::write(folder.path().join("x.wit"), wit).unwrap();
+        let wit = Wit::read(folder.path()).unwrap().unwrap();
+        let text = entry(&wit, "handler.ts");
+        for line in [
+            "import * as own from \"../handler.ts\";",
+            "export const myApi = {",
+            "  getIt: guarded(own.myApi, \"getIt\", (message) => message),",
+            "  put: guarded(own.myApi, \"put\", (message) => ({ code: 1, message, \
+             data: undefined, again: false })),",
+            "  odd: guarded(own.myApi, \"odd\"),",
+            "  plain: guarded(own.myApi, \"plain\"),",
+            "export const goOn = guarded(own, \"goOn\");",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}
