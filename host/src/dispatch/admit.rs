@@ -51,9 +51,9 @@ struct Lane {
 /// How fast a line moves.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When a slot was given back last, if somebody has waited since.
+    /// When a call was done last, if somebody has waited since.
     last: Option<Instant>,
-    /// From one slot that is given back to the next, smoothed; zero at first.
+    /// From one call that is done to the next, smoothed; zero at first.
     between: Duration,
 }
 
@@ -61,9 +61,9 @@ impl Pace {
     /// How much a new interval counts.
     const WEIGHT: u32 = 8;
 
-    /// Notes that a slot is given back. What passes while nobody waits says
-    /// nothing about how fast a line moves.
-    fn given_back(&mut self, now: Instant, somebody_waits: bool) {
+    /// Notes that a call is done. What passes while nobody waits says nothing
+    /// about how fast a line moves.
+    fn done(&mut self, now: Instant, somebody_waits: bool) {
         if let Some(last) = self.last {
             let between = now.saturating_duration_since(last);
             self.between = if self.between.is_zero() {
@@ -93,10 +93,14 @@ pub(super) struct Slot {
     _shared: OwnedSemaphorePermit,
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let somebody_waits = self.lane.waiting.load(Ordering::Relaxed) > 0;
-        self.lane.pace().given_back(Instant::now(), somebody_waits);
+impl Slot {
+    /// Gives the slot back. A call that ran out of time has freed its slot, and
+    /// many do so at the same time; the line is no faster for it.
+    pub(super) fn give_back(self, in_time: bool) {
+        if in_time {
+            let somebody_waits = self.lane.waiting.load(Ordering::Relaxed) > 0;
+            self.lane.pace().done(Instant::now(), somebody_waits);
+        }
     }
 }
 
@@ -220,16 +224,16 @@ mod tests {
         let begun = Instant::now();
         assert!(pace.in_time(1_000, MS), "nothing is known yet");
         for nth in 0..100 {
-            pace.given_back(begun + MS * 10 * nth, true);
+            pace.done(begun + MS * 10 * nth, true);
         }
         assert!(pace.in_time(50, MS * 1_000));
         assert!(!pace.in_time(51, MS * 1_000));
         // Then nobody waits for a minute: that is no pace.
-        pace.given_back(begun + MS * 1_000, false);
-        pace.given_back(begun + MS * 61_000, true);
+        pace.done(begun + MS * 1_000, false);
+        pace.done(begun + MS * 61_000, true);
         assert!(pace.in_time(50, MS * 1_000));
         for nth in 1..100 {
-            pace.given_back(begun + MS * 61_000 + MS * nth, true);
+            pace.done(begun + MS * 61_000 + MS * nth, true);
         }
         assert!(pace.in_time(450, MS * 1_000), "it has become faster");
     }

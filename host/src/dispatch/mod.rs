@@ -358,7 +358,9 @@ impl Dispatcher {
         let invocation = Invocation::of(delivery, &method, &request.arguments, deadline);
         let running = self.suspicion.begin(delivery);
         let outcome = plugin.call(invocation).await;
-        drop((running, slot));
+        drop(running);
+        let late = matches!(&outcome, Err(error) if error.kind == ErrorKind::Timeout);
+        slot.give_back(!late);
         self.plugins.heed(&plugin, &self.telemetry);
         let answered = Answered { outcome, plugin: Some(plugin.id().clone()) };
         self.telemetry.answered(&answered, Some(started.elapsed()));
