@@ -14,17 +14,9 @@ case "${1:-}" in
     *) echo "usage: tests/run.sh [--quick]" >&2; exit 2 ;;
 esac
 
-step() { printf '\n== %s\n' "$*"; }
-
-missing=()
-# need PROOF PACKAGE…: the packages are missing if the shell command PROOF fails.
-need() {
-    local proof=$1; shift
-    sh -c "$proof" >/dev/null 2>&1 || missing+=("$@")
-}
+. tests/packages.sh
 
 needs() {
-    missing=()
     need 'command -v cc' gcc libc6-dev
     [ -z "$quick" ] || return 0
     # Its wrapper is in /usr/sbin, which is not in everybody's PATH.
@@ -56,23 +48,7 @@ needs() {
         [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; }' debootstrap debian-archive-keyring
 }
 
-needs
-if [ ${#missing[@]} -gt 0 ]; then
-    install=(apt-get install --no-install-recommends "${missing[@]}")
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "tests/run.sh needs more than is installed; run: sudo ${install[*]}" >&2
-        exit 1
-    fi
-    step "installing ${missing[*]}"
-    apt-get update -q
-    # A broker of the system's own must not start for our sake.
-    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${install[@]}" -q -y
-    needs
-    if [ ${#missing[@]} -gt 0 ]; then
-        echo "tests/run.sh: installed, but not found or not working: ${missing[*]}" >&2
-        exit 1
-    fi
-fi
+install_missing
 
 for target in wasm32-wasip2 wasm32-wasip1 wasm32-unknown-unknown; do
     if [ ! -d "$(rustc --print target-libdir --target $target 2>/dev/null)" ]; then

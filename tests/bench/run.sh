@@ -10,17 +10,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-step() { printf '\n== %s\n' "$*" >&2; }
-
-missing=()
-# need PROOF PACKAGE…: the packages are missing if the shell command PROOF fails.
-need() {
-    local proof=$1; shift
-    sh -c "$proof" >/dev/null 2>&1 || missing+=("$@")
-}
+. tests/packages.sh
 
 needs() {
-    missing=()
     need 'command -v cc' gcc libc6-dev
     need 'command -v rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]' rabbitmq-server
     need 'python3 -c "import ensurepip, venv"' python3 python3-venv
@@ -30,23 +22,7 @@ needs() {
         golang-github-rabbitmq-amqp091-go-dev
 }
 
-needs
-if [ ${#missing[@]} -gt 0 ]; then
-    install=(apt-get install --no-install-recommends "${missing[@]}")
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "tests/bench/run.sh needs more than is installed; run: sudo ${install[*]}" >&2
-        exit 1
-    fi
-    step "installing ${missing[*]}"
-    apt-get update -q >&2
-    # A broker of the system's own must not start for our sake.
-    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${install[@]}" -q -y >&2
-    needs
-    if [ ${#missing[@]} -gt 0 ]; then
-        echo "tests/bench/run.sh: installed, but not found or not working: ${missing[*]}" >&2
-        exit 1
-    fi
-fi
+install_missing
 
 peers=tests/bench/peers
 made=target/bench

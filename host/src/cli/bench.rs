@@ -9,11 +9,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::value::RawValue;
-use tokio_util::sync::CancellationToken;
 
-use super::call::{DialectName, body};
 use super::output;
+use super::request_args::RequestArgs;
 use super::signals::Stop;
 use super::trace::Format;
 use super::{USAGE, client, runtime};
@@ -22,7 +20,7 @@ use crate::bench::{
     self, HIGHEST_RATE, Load, MOST_CONNECTIONS, MOST_IN_FLIGHT, Observer, Options, Outcome, Report,
     Second,
 };
-use crate::client::{Params, encode_for, params_of};
+use crate::client::{Params, encode_for};
 use crate::config::ServeArgs;
 
 /// Answers were errors.
@@ -57,26 +55,12 @@ pub(super) struct BenchArgs {
     /// The method; a service of one method may need none
     method: Option<String>,
 
-    /// Arguments, as for `call`
-    #[arg(value_name = "ARG", allow_negative_numbers = true)]
-    args: Vec<String>,
-
-    /// All arguments as one JSON value
-    #[arg(long, value_name = "JSON", conflicts_with_all = ["args", "body", "size"])]
-    params: Option<String>,
-
-    /// The body as it is: a text, `@FILE`, or `-` for standard input
-    #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with_all = ["args", "size"],
-        allow_hyphen_values = true)]
-    body: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
 
     /// A body of this size, such as `16B` or `64KiB`
-    #[arg(long, value_name = "SIZE", conflicts_with = "args")]
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["args", "params", "body"])]
     size: Option<ByteSize>,
-
-    /// How requests are written
-    #[arg(long, value_enum, default_value_t = DialectName::Plain)]
-    dialect: DialectName,
 
     /// Calls at once [default: 128]
     #[arg(long, value_name = "N", conflicts_with = "rate",
@@ -190,21 +174,11 @@ fn measure(args: &BenchArgs, matches: &ArgMatches) -> Result<Report, CallerError
     let shown = Arc::new(Shown::new(options.duration));
     let observer: Arc<dyn Observer> = shown.clone();
     let ran = runtime.block_on(async {
-        let (stop, quit) = (CancellationToken::new(), CancellationToken::new());
-        let mut signals = Stop::listen().map_err(|error| nobody(&error))?;
-        let running =
-            bench::run(Arc::new(connector), options, observer, stop.clone(), quit.clone());
-        let listening = async {
-            signals.next().await;
-            stop.cancel();
-            signals.next().await;
-            quit.cancel();
-            std::future::pending().await
-        };
-        tokio::select! {
-            report = running => report,
-            never = listening => never,
-        }
+        let signals = Stop::listen().map_err(|error| nobody(&error))?;
+        let connector = Arc::new(connector);
+        signals
+            .twice(|| {}, |stop, quit| bench::run(connector, options, observer, stop, quit))
+            .await
     });
     runtime.shutdown_background();
     shown.bar.finish_and_clear();
@@ -222,7 +196,7 @@ fn options(args: &BenchArgs, queue: String) -> Result<Options, String> {
             return Err(format!("`--{flag}`: at most 24h"));
         }
     }
-    let encoded = encode_for(args.dialect.into(), args.method.as_deref(), params(args)?)?;
+    let encoded = encode_for(args.request.dialect(), args.method.as_deref(), params(args)?)?;
     let options = Options {
         load: match (args.rate, args.in_flight) {
             (Some(rate), _) => Load::Rate(rate),
@@ -240,7 +214,7 @@ fn options(args: &BenchArgs, queue: String) -> Result<Options, String> {
             persistent: args.persistent,
             reply_queue: args.replies == Replies::Queue,
         },
-        dialect: args.dialect.into(),
+        dialect: args.request.dialect(),
         processes: args.pid.clone(),
     };
     options.check()?;
@@ -248,11 +222,6 @@ fn options(args: &BenchArgs, queue: String) -> Result<Options, String> {
 }
 
 fn params(args: &BenchArgs) -> Result<Params, String> {
-    if let Some(params) = &args.params {
-        return serde_json::from_str::<&RawValue>(params)
-            .map(|json| Params::Json(json.get().to_owned()))
-            .map_err(|error| format!("`--params` is not JSON: {error}"));
-    }
     if let Some(ByteSize(size)) = args.size {
         if size > LARGEST_SIZE {
             return Err(format!("`--size`: at most {}", ByteSize(LARGEST_SIZE)));
@@ -260,10 +229,7 @@ fn params(args: &BenchArgs) -> Result<Params, String> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         return Ok(Params::Body(vec![b'x'; size]));
     }
-    match args.body.as_deref() {
-        None => params_of(&args.args),
-        Some(text) => body(text).map(Params::Body),
-    }
+    args.request.params()
 }
 
 /// `PID` or `NAME=PID`.

@@ -1,6 +1,5 @@
 //! `rpchost call`: a client for people.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, ValueEnum};
-use serde_json::value::RawValue;
+use clap::{ArgMatches, Args};
 
+use super::request_args::RequestArgs;
 use super::{USAGE, environment, output};
-use crate::amqp::{Caller, CallerError, Connector, Outgoing};
+use crate::amqp::{Caller, CallerError, Outgoing};
 use crate::client::{self, Answer, CallDialect, Encoded, Params};
-use crate::config::{PASSWORD_IN_FLAG, Profile, ServeArgs, Strategy, resolve};
+use crate::config::{Profile, ServeArgs, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
 use crate::message::{
     Delivery, Form, Note, Original, Place, Properties, Reply, Revoked, Settlement,
@@ -40,25 +39,12 @@ pub(super) struct CallArgs {
     /// The method, such as `fib` or `math.fib`
     method: String,
 
-    /// Arguments: JSON, else text; `name=value` is a named one; a single one is the body
-    #[arg(value_name = "ARG", allow_negative_numbers = true)]
-    args: Vec<String>,
-
-    /// All arguments as one JSON value
-    #[arg(long, value_name = "JSON", conflicts_with_all = ["args", "body"])]
-    params: Option<String>,
-
-    /// The body as it is: a text, `@FILE`, or `-` for standard input
-    #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "args", allow_hyphen_values = true)]
-    body: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
 
     /// Longest wait for the answer; connecting has RPCHOST_CONNECT_TIMEOUT
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     timeout: String,
-
-    /// How the request is written
-    #[arg(long, value_enum, default_value_t = DialectName::Plain)]
-    dialect: DialectName,
 
     /// Queue to send it to [default: rpc_queue]
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
@@ -71,21 +57,6 @@ pub(super) struct CallArgs {
     /// Call this component in-process, without a broker
     #[arg(long, value_name = "X.wasm")]
     file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum DialectName {
-    Plain,
-    JsonRpc,
-}
-
-impl From<DialectName> for CallDialect {
-    fn from(name: DialectName) -> Self {
-        match name {
-            DialectName::Plain => Self::Plain,
-            DialectName::JsonRpc => Self::JsonRpc,
-        }
-    }
 }
 
 /// Why a call has no answer.
@@ -150,8 +121,8 @@ fn call(
                 args.timeout
             ))
         })?;
-    let params = params(args)?;
-    let dialect = args.dialect.into();
+    let params = args.request.params().map_err(Failed::Usage)?;
+    let dialect = args.request.dialect();
     let runtime = super::runtime().map_err(|error| Failed::Nobody(format!("{error:#}")))?;
     let answered = match &args.file {
         Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
@@ -163,36 +134,6 @@ fn call(
     };
     runtime.shutdown_background();
     answered
-}
-
-fn params(args: &CallArgs) -> Result<Params, Failed> {
-    let usage = |text: String| Failed::Usage(text);
-    if let Some(params) = &args.params {
-        return serde_json::from_str::<&RawValue>(params)
-            .map(|json| Params::Json(json.get().to_owned()))
-            .map_err(|error| usage(format!("`--params` is not JSON: {error}")));
-    }
-    match args.body.as_deref() {
-        None => client::params_of(&args.args).map_err(usage),
-        Some(text) => body(text).map(Params::Body).map_err(usage),
-    }
-}
-
-/// What `--body` means: a text, `@FILE`, or `-` for standard input.
-pub(super) fn body(text: &str) -> Result<Vec<u8>, String> {
-    match (text, text.strip_prefix('@')) {
-        ("-", _) => {
-            let mut body = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut body)
-                .map_err(|error| format!("standard input cannot be read: {error}"))?;
-            Ok(body)
-        }
-        (_, Some(path)) => {
-            std::fs::read(path).map_err(|error| format!("`{path}` cannot be read: {error}"))
-        }
-        (text, None) => Ok(text.as_bytes().to_vec()),
-    }
 }
 
 async fn call_broker(
@@ -209,19 +150,9 @@ async fn call_broker(
         queue: args.queue.clone(),
         ..ServeArgs::default()
     };
-    let mut config = resolve(&serve_args, matches, Profile::Serve, &environment)
-        .map_err(|problems| Failed::Usage(problems.to_string()))?;
-    // RabbitMQ's own default is nobody's secret; whoever tries things out with it
-    // need not hear of it each time.
-    let public = config.broker.brokers.iter().all(|broker| broker.url.password() == "guest");
-    config.warnings.retain(|warning| !public || warning != PASSWORD_IN_FLAG);
+    let (mut config, connector) =
+        super::quiet_client(&serve_args, None, matches).map_err(Failed::Usage)?;
     warnings.append(&mut config.warnings);
-    if config.broker.strategy == Strategy::LeastConnections {
-        // One connection more or less for a moment: not worth asking them all.
-        config.broker.strategy = Strategy::Random;
-    }
-    let connector = Connector::new(&config.broker, "rpchost".to_owned())
-        .map_err(|error| Failed::Usage(format!("{error:#}")))?;
     let outgoing = Outgoing {
         exchange: String::new(),
         queue: config.queue.name,

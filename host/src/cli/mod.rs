@@ -14,6 +14,7 @@ mod lines;
 mod new;
 mod output;
 mod parked;
+mod request_args;
 mod serve;
 mod signals;
 mod test;
@@ -25,7 +26,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::amqp::Connector;
-use crate::config::{Config, ManagementUrl, Profile, ServeArgs, resolve};
+use crate::config::{
+    Config, ManagementUrl, PASSWORD_IN_FLAG, Profile, ServeArgs, Strategy, resolve,
+};
 
 /// Wrong usage or configuration.
 pub(crate) const USAGE: u8 = 2;
@@ -118,8 +121,29 @@ fn client(
     management: Option<&str>,
     matches: &clap::ArgMatches,
 ) -> Result<(Config, Connector), String> {
+    let (config, connector) = quiet_client(args, management, matches)?;
+    for warning in &config.warnings {
+        output::error(format_args!("warning: {warning}"));
+    }
+    Ok((config, connector))
+}
+
+/// The same for who says the warnings of the configuration later.
+fn quiet_client(
+    args: &ServeArgs,
+    management: Option<&str>,
+    matches: &clap::ArgMatches,
+) -> Result<(Config, Connector), String> {
     let mut config = resolve(args, matches, Profile::Serve, &environment)
         .map_err(|problems| problems.to_string())?;
+    // RabbitMQ's own default is nobody's secret; whoever tries things out with it
+    // need not hear of it each time.
+    let public = config.broker.brokers.iter().all(|broker| broker.url.password() == "guest");
+    config.warnings.retain(|warning| !public || warning != PASSWORD_IN_FLAG);
+    if config.broker.strategy == Strategy::LeastConnections {
+        // A client comes and goes: not worth asking them all.
+        config.broker.strategy = Strategy::Random;
+    }
     if let Some(management) = management {
         let api =
             ManagementUrl::parse(management).map_err(|error| format!("`--management`: {error}"))?;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio_util::sync::CancellationToken;
 
-use super::call::{DialectName, body};
 use super::output;
+use super::request_args::RequestArgs;
 use super::signals::Stop;
 use super::trace::{Format, SwitchArgs, say_power};
 use super::{USAGE, client, runtime};
@@ -50,25 +49,12 @@ pub(super) struct VerifyArgs {
     /// The method; a service of one method may need none
     method: Option<String>,
 
-    /// Arguments, as for `call`
-    #[arg(value_name = "ARG", allow_negative_numbers = true)]
-    args: Vec<String>,
-
-    /// All arguments as one JSON value
-    #[arg(long, value_name = "JSON", conflicts_with_all = ["args", "body"])]
-    params: Option<String>,
-
-    /// The body as it is: a text, `@FILE`, or `-` for standard input
-    #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "args", allow_hyphen_values = true)]
-    body: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
 
     /// The right result [default: the id where it is the body, else any that is no error]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     expect: Option<String>,
-
-    /// How requests are written
-    #[arg(long, value_enum, default_value_t = DialectName::Plain)]
-    dialect: DialectName,
 
     /// Requests a second
     #[arg(long, value_name = "N", default_value_t = 10,
@@ -157,22 +143,11 @@ fn verify(args: &VerifyArgs, matches: &ArgMatches) -> Result<bool, Failed> {
     let shown = Arc::new(Shown::new(&options));
     let observer: Arc<dyn Observer> = shown.clone();
     let ran = runtime.block_on(async {
-        let (stop, quit) = (CancellationToken::new(), CancellationToken::new());
-        let mut signals = Stop::listen().map_err(|error| nobody(&error))?;
-        let running =
-            verify::run(Arc::new(connector), options, observer, stop.clone(), quit.clone());
-        let listening = async {
-            signals.next().await;
-            shown.say("no more are sent; waiting for what is unanswered (again to end now)");
-            stop.cancel();
-            signals.next().await;
-            quit.cancel();
-            std::future::pending().await
-        };
-        tokio::select! {
-            report = running => report,
-            never = listening => never,
-        }
+        let signals = Stop::listen().map_err(|error| nobody(&error))?;
+        let say =
+            || shown.say("no more are sent; waiting for what is unanswered (again to end now)");
+        let connector = Arc::new(connector);
+        signals.twice(say, |stop, quit| verify::run(connector, options, observer, stop, quit)).await
     });
     runtime.shutdown_background();
     shown.bar.finish_and_clear();
@@ -204,9 +179,9 @@ fn options(args: &VerifyArgs, queue: String) -> Result<Options, String> {
             queues => Expected::Queues(queues.to_vec()),
         },
         requests: Requests {
-            dialect: args.dialect.into(),
+            dialect: args.request.dialect(),
             method: args.method.clone(),
-            source: source(args)?,
+            source: source(&args.request)?,
             expect: args.expect.clone(),
         },
         rate: args.rate,
@@ -218,15 +193,15 @@ fn options(args: &VerifyArgs, queue: String) -> Result<Options, String> {
     })
 }
 
-fn source(args: &VerifyArgs) -> Result<Source, String> {
-    if let Some(params) = &args.params {
+fn source(request: &RequestArgs) -> Result<Source, String> {
+    if let Some(params) = &request.params {
         return Ok(Source::Json(params.clone()));
     }
-    match args.body.as_deref() {
-        None if args.args.is_empty() => Ok(Source::Id),
-        None => Ok(Source::Args(args.args.clone())),
-        Some(text) => body(text).map(Source::Body),
-    }
+    Ok(match request.body()? {
+        None if request.args.is_empty() => Source::Id,
+        None => Source::Args(request.args.clone()),
+        Some(body) => Source::Body(body),
+    })
 }
 
 /// A line on the terminal that moves, and sentences above it. Where standard
