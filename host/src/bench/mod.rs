@@ -111,7 +111,8 @@ pub async fn run(
     observer.began();
     let measured = measure(&options, window, observer, said, stop).await;
     let mut report = measured.map_err(CallerError::Nobody)?;
-    report.cut_short |= quit.is_cancelled();
+    report.gave_up = quit.is_cancelled();
+    report.cut_short |= report.gave_up;
     Ok(report)
 }
 

@@ -53,6 +53,8 @@ pub struct Report {
     pub lost: Option<String>,
     /// Whether somebody ended it before its time.
     pub cut_short: bool,
+    /// Nor was it waited for what was unanswered then.
+    pub gave_up: bool,
 }
 
 impl Report {
@@ -67,6 +69,7 @@ impl Report {
             because: None,
             lost: None,
             cut_short: false,
+            gave_up: false,
         })
     }
 
@@ -128,7 +131,11 @@ impl Report {
             remark(format!("ended before its time, the broker was lost: {lost}"));
         }
         if self.cut_short {
-            remark("cut short: what is unanswered may only be on its way".to_owned());
+            remark(if self.gave_up {
+                "cut short: what is unanswered may only be on its way".to_owned()
+            } else {
+                "cut short".to_owned()
+            });
         }
         lines
     }
@@ -146,8 +153,13 @@ impl Report {
         }
         if tally.unanswered > 0 {
             let after = humantime::format_duration(self.options.timeout);
+            let when = if self.gave_up {
+                "when it was ended".to_owned()
+            } else {
+                format!("within {after}")
+            };
             let because = self.because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            line("unanswered", tally.unanswered, format!("within {after}{because}"));
+            line("unanswered", tally.unanswered, format!("{when}{because}"));
         }
         if tally.unsent > 0 {
             let remark = "due, but too many were unanswered: the service does not keep up";
@@ -487,6 +499,18 @@ pub(super) mod tests {
         assert_eq!(json["cpu"]["ms_per_1000_calls"], 9.01);
         assert_eq!(json["processes"]["server"]["cores"], 0.01);
         assert_eq!(json["seconds"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn who_gave_up_did_not_wait() {
+        let mut report = report();
+        report.cut_short = true;
+        let text = report.lines().join("\n");
+        assert!(text.contains("1   within 10s"), "{text}");
+        report.gave_up = true;
+        let text = report.lines().join("\n");
+        assert!(text.contains("1   when it was ended"), "{text}");
+        assert!(!text.contains("within"), "{text}");
     }
 
     #[test]
