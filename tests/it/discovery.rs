@@ -196,6 +196,31 @@ fn the_document_is_of_what_is_loaded_now() {
 }
 
 #[tokio::test]
+async fn javas_client_is_told_of_every_procedure_unless_a_plugin_has_the_name() {
+    let hello = guests::guest("hello").wasm;
+    let typed = guests::built("typed");
+    let house = house(&[("hello", &hello, ""), ("typed", &typed, "")], None);
+    let asked = r#"{"method":"system.describe","id":null,"params":[],"version":"1.1"}"#;
+    let reply = house.reply(&delivery(None, asked.to_owned())).await;
+    let answer: Value = serde_json::from_slice(&reply.body).expect("JSON");
+    assert_eq!(answer["version"], "1.1", "{answer}");
+    let procs = answer["result"]["procs"].as_array().expect("procedures");
+    let proc = |name: &str| {
+        procs.iter().find(|proc| proc["name"] == name).unwrap_or_else(|| panic!("{name}: {answer}"))
+    };
+    let fib = proc("typed.fib");
+    assert_eq!(fib["params"], json!([{"name": "n", "type": "num"}]));
+    // A `u64` may be a text, too.
+    assert_eq!((&fib["return"], &fib["idempotent"]), (&json!("any"), &json!(false)));
+    assert_eq!(proc("typed.panic")["params"][0]["type"], "str");
+    assert_eq!(proc("hello")["params"], json!([{"name": "body", "type": "any"}]));
+    assert!(procs.iter().all(|proc| proc["name"] != "typed.open"), "it cannot be called");
+
+    let house = self::house(&[("system", &hello, "")], None);
+    assert_eq!(house.call("system.describe", "").await.1, "hello");
+}
+
+#[tokio::test]
 async fn no_plugin_takes_the_hosts_own_methods_in_any_dialect() {
     let hello = guests::guest("hello").wasm;
     let house = house(&[("rpc", &hello, ""), ("rpchost", &hello, "")], None);

@@ -153,6 +153,25 @@ impl Method {
         Some(Json::Object(method))
     }
 
+    /// As a procedure of JSON-RPC 1.1.
+    pub(super) fn procedure(&self) -> Json {
+        let (params, result) = match &self.shape {
+            Some(shape) => {
+                let param = |(name, _required, schema): &(String, bool, Json)| json!({"name": name, "type": type_of(schema)});
+                (shape.each.iter().map(param).collect(), type_of(&shape.result))
+            }
+            None => (vec![json!({"name": "body", "type": "any"})], "any"),
+        };
+        json!({
+            "name": self.name,
+            "summary": self.doc.as_ref().unwrap_or(&self.signature),
+            "help": null,
+            "idempotent": false,
+            "params": params,
+            "return": result,
+        })
+    }
+
     /// Takes what the method needs besides its schemas.
     pub(super) fn fit(&self, room: &mut Room) -> Result<(), Full> {
         let reason = self.not_callable.as_ref().map_or(0, String::len);
@@ -160,5 +179,18 @@ impl Method {
         let lengths = [self.name.len(), self.signature.len(), reason, doc];
         let texts = lengths.into_iter().fold(0, usize::saturating_add);
         room.take(texts.saturating_add(METHOD_COST))
+    }
+}
+
+/// What JSON-RPC 1.1 calls the type of values that a schema allows.
+fn type_of(schema: &Json) -> &'static str {
+    match schema.get("type").and_then(Json::as_str) {
+        Some("null") => "nil",
+        Some("boolean") => "bit",
+        Some("integer" | "number") => "num",
+        Some("string") => "str",
+        Some("array") => "arr",
+        Some("object") => "obj",
+        _ => "any",
     }
 }

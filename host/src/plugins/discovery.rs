@@ -1,8 +1,9 @@
 //! The host's own methods: what can be called here, now.
 //!
 //! `rpc.discover` gives an OpenRPC document, `rpchost.describe` what the host
-//! itself knows. They come before every plugin, take no slot and no sandbox, and
-//! read the same snapshot that calls are routed by.
+//! itself knows, `system.describe` the service description of JSON-RPC 1.1. The
+//! first two come before every plugin; all take no slot and no sandbox, and read
+//! the same snapshot that calls are routed by.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -34,6 +35,9 @@ const OPENRPC_SCHEMA: &str = "https://meta.open-rpc.org/";
 enum Own {
     Discover,
     Describe,
+    /// What RabbitMQ's Java client asks before its first call. A plugin of this
+    /// name comes first: the name is not the host's own.
+    System,
 }
 
 /// `rpc.discover` takes nothing.
@@ -49,6 +53,7 @@ static ABOUT: LazyLock<Signature> = LazyLock::new(|| Signature {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told {
     openrpc: OnceLock<Bytes>,
+    service: OnceLock<Bytes>,
     plugins: OnceLock<Bytes>,
 }
 
@@ -59,7 +64,12 @@ impl Plugins {
         let own = own(request.method.as_deref()?)?;
         let table = self.table.load();
         let told = table.told();
+        if own == Own::System && table.find(request.method.as_deref()).is_some() {
+            return None;
+        }
         let body = match own {
+            Own::System => typed::read_own(&NOTHING, &request.arguments)
+                .map(|_| told.service.get_or_init(|| service(table.plugins())).clone()),
             Own::Discover => typed::read_own(&NOTHING, &request.arguments)
                 .map(|_| told.openrpc.get_or_init(|| openrpc(table.plugins())).clone()),
             Own::Describe => {
@@ -80,7 +90,7 @@ impl Plugins {
         }))
     }
 
-    /// Whether a method is the host's own, which no plugin can take.
+    /// Whether a method is the host's own.
     pub fn is_own_method(name: &str) -> bool {
         own(name).is_some()
     }
@@ -91,6 +101,7 @@ fn own(name: &str) -> Option<Own> {
     match name.split_once(SEPARATORS)? {
         ("rpc", "discover") => Some(Own::Discover),
         ("rpchost", "describe") => Some(Own::Describe),
+        ("system", "describe") => Some(Own::System),
         _ => None,
     }
 }
@@ -170,8 +181,12 @@ fn text(json: &Json) -> Bytes {
     Bytes::from(json.to_string())
 }
 
-/// The OpenRPC document of these plugins.
-fn openrpc<'p>(plugins: impl Iterator<Item = &'p Arc<Plugin>>) -> Bytes {
+/// The methods of these plugins that can be called, each as `shown`, and how many
+/// there is no room for.
+fn callable<'p>(
+    plugins: impl Iterator<Item = &'p Arc<Plugin>>,
+    shown: impl Fn(&Method, Kind) -> Option<Json>,
+) -> (Vec<Json>, usize) {
     let (mut names, mut schemas) = (Room::of(MAX_NAMES), Room::of(MAX_SCHEMAS));
     let mut methods = Vec::new();
     let mut omitted = 0;
@@ -183,12 +198,32 @@ fn openrpc<'p>(plugins: impl Iterator<Item = &'p Arc<Plugin>>) -> Bytes {
             all.truncate(1);
         }
         for method in all.into_iter().filter(|method| method.not_callable.is_none()) {
-            match (method.fit(&mut names), method.openrpc(kind)) {
+            match (method.fit(&mut names), shown(&method, kind)) {
                 (Ok(()), Some(method)) => methods.push(method),
                 _ => omitted += 1,
             }
         }
     }
+    (methods, omitted)
+}
+
+/// The service description of JSON-RPC 1.1 (working draft of 2006-08-07, section 9).
+fn service<'p>(plugins: impl Iterator<Item = &'p Arc<Plugin>>) -> Bytes {
+    let (procs, _omitted) = callable(plugins, |method, _kind| Some(method.procedure()));
+    text(&json!({
+        "sdversion": "1.0",
+        "name": "rpchost",
+        "id": null,
+        "version": env!("CARGO_PKG_VERSION"),
+        "summary": null,
+        "help": null,
+        "procs": procs,
+    }))
+}
+
+/// The OpenRPC document of these plugins.
+fn openrpc<'p>(plugins: impl Iterator<Item = &'p Arc<Plugin>>) -> Bytes {
+    let (methods, omitted) = callable(plugins, Method::openrpc);
     let about = match omitted {
         0 => "What this host can be asked now.".to_owned(),
         omitted => format!(
