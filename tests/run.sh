@@ -65,6 +65,12 @@ if [ -z "$quick" ]; then
     fi
     target/venv/bin/python -c 'import pika, kubernetes_validate' 2>/dev/null \
         || target/venv/bin/python -m pip install --quiet 'pika==1.3.*' 'kubernetes-validate==1.37.*'
+    # Libraries that bring their own form of RPC.
+    target/venv/bin/python -c 'import aio_pika, celery, faststream, nameko' 2>/dev/null || {
+        step "Python's libraries for RPC"
+        target/venv/bin/python -m pip install --quiet 'aio-pika==10.2.*' 'celery==5.7.*' \
+            'faststream[rabbit]==0.7.*' 'nameko==2.14.1'
+    }
     # Compilers of guests: Debian 12's Go is too old for WASI, and it has no Zig.
     # The one of Zig is that of C, too, with a library for WASI.
     [ -x target/venv/bin/go ] && [ -x target/venv/bin/python-zig ] || {
@@ -82,6 +88,7 @@ if [ -z "$quick" ]; then
             step "Node's library $1"
             mkdir -p "target/$2"
             cp "tests/$2"/package{,-lock}.json "target/$2"
+            [ ! -e "tests/$2/.npmrc" ] || cp "tests/$2/.npmrc" "target/$2"
             (cd "target/$2" && npm ci --no-audit --no-fund)
         fi
     }
@@ -154,7 +161,7 @@ if [ -n "$quick" ]; then
     # Unit tests by themselves: modules of both have the same names.
     cargo test --release --locked --workspace --lib --bins -- --skip private_broker
     cargo test --release --locked --workspace --test it -- \
-        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip compile:: \
+        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip listeners:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \

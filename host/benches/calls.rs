@@ -27,6 +27,7 @@ use rpchost::config::Limits;
 use rpchost::message::{Arguments, Delivery, Original, Properties, Revoked};
 use rpchost::plugins::{Engine, Invocation, Plugin, Plugins};
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
 /// Of a body that is an ordinary request, and of one that is a document.
 const SMALL: usize = 1024;
@@ -67,6 +68,7 @@ impl Bench {
         let delivery = Delivery {
             tag: 1,
             queue: "rpc_queue".into(),
+            terms: Arc::default(),
             exchange: String::new(),
             routing_key: "rpc_queue".to_owned(),
             redelivered: false,
@@ -75,6 +77,7 @@ impl Bench {
             properties: Properties::default(),
             body: body.clone(),
             revoked: Revoked::default(),
+            leaving: CancellationToken::new(),
             original: Original::default(),
             set_aside: None,
         };

@@ -7,16 +7,19 @@
 mod aside;
 mod dialect;
 mod identity;
+mod terms;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 pub use aside::{Death, Note, Original, Place, Reason, SetAside};
 pub use dialect::{Dialect, EnvelopeReply, Form};
 pub use identity::Identity;
+pub use terms::Terms;
 
 /// One message as the broker delivered it.
 #[derive(Debug, Clone)]
@@ -25,6 +28,8 @@ pub struct Delivery {
     pub tag: u64,
     /// Name of the queue it was consumed from.
     pub queue: Arc<str>,
+    /// What it is read and answered by.
+    pub terms: Arc<Terms>,
     /// Exchange it was published to; empty for the default exchange.
     pub exchange: String,
     /// Routing key it was published with.
@@ -41,6 +46,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// Set when this host can no longer answer the delivery.
     pub revoked: Revoked,
+    /// Cancelled when its queue is left: what has not begun is given back then.
+    pub leaving: CancellationToken,
     /// What publishes it again as it was.
     pub original: Original,
     /// What a host wrote on it, if it comes from a queue of such requests.
@@ -386,7 +393,7 @@ impl PluginId {
 pub struct Reply {
     /// Where it is published; none is the default exchange.
     pub exchange: Option<Arc<str>>,
-    /// The request's `reply_to`.
+    /// The request's `reply_to`, or the queue for those that have none.
     pub routing_key: Bytes,
     /// The number of the caller's node where the address belongs to RabbitMQ's
     /// direct reply-to, whose replies cannot be returned.

@@ -2,8 +2,11 @@
 //! session, and drains at the end.
 
 mod lane;
+mod queues;
 mod reaper;
 mod state;
+mod turns;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,18 +16,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::Admin;
-use crate::amqp::{Closed, Connector, Incoming, OpenError, Role, Session};
-use crate::config::Config;
+use crate::amqp::{Connector, OpenError, Role, Session};
+use crate::config::{Config, Listener, Per};
 use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion};
-use crate::message::Delivery;
-use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle};
+use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, Served};
 use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
 pub use lane::{LANE_COMMAND, LaneCommand};
 use lane::{LaneKeeper, look_for_suspects};
+use queues::{Context, End, Queues};
+use wanted::Wanted;
 
 /// How a host that could not go on has failed.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ pub struct Signals {
 /// What a host says once it serves.
 #[derive(Debug, Clone)]
 pub struct Ready {
-    /// The consumed queue.
+    /// The consumed queues, with commas.
     pub queue: String,
     /// Number of methods.
     pub methods: usize,
@@ -82,18 +86,6 @@ pub struct Host {
     state: Option<StateDir>,
     role: Role,
     lane: Option<LaneCommand>,
-}
-
-/// Why a session ended.
-enum End {
-    /// The host stops; there may be deliveries that were not looked at yet.
-    Stop(Option<Incoming>),
-    /// The broker does not let us consume.
-    Refused(OpenError),
-    /// The connection or channel is lost, and every delivery with it.
-    Lost(String),
-    /// The queue is gone, while everything else works.
-    Cancelled,
 }
 
 /// A session that lived this long was a good one: the next is opened at once.
@@ -162,7 +154,7 @@ impl Host {
             telemetry.clone(),
         )
         .map_err(ServeError::Failed)?;
-        let plugins = Plugins::new(config.default_method.clone());
+        let plugins = Plugins::new(implied_default(&config.listeners));
         let reloader = Reloader::new(
             config.plugins.clone(),
             engine,
@@ -220,7 +212,6 @@ impl Host {
         };
         let dispatcher = Dispatcher::new(
             plugins.clone(),
-            config.dialect.into(),
             config.limits,
             ReplyPolicy::new(&config.reply_to_allow),
             stopping.clone(),
@@ -238,12 +229,12 @@ impl Host {
             };
             tokio::spawn(keeper.run())
         });
-        let name = format!("rpchost queue={}", config.queue.name);
+        let mut wanted = Wanted::new(config.listeners.clone(), config.limits);
+        let name = format!("rpchost queue={}", wanted.names(&Served::default()));
         let connector =
             Arc::new(Connector::new(&config.broker, name).map_err(ServeError::Configuration)?);
         let mut sessions = Sessions {
             config: &config,
-            role,
             connector,
             telemetry: telemetry.clone(),
             signals: signals.clone(),
@@ -252,11 +243,13 @@ impl Host {
             refusals: BTreeSet::new(),
         };
         let mut said_ready = false;
+        let mut names = Wanted::new(config.listeners.clone(), config.limits);
         let mut say_ready = || {
             if !std::mem::replace(&mut said_ready, true) {
+                let served = plugins.served().borrow().clone();
                 ready(&Ready {
-                    queue: config.queue.name.clone(),
-                    methods: *plugins.methods().borrow(),
+                    queue: names.names(&served),
+                    methods: served.methods,
                     plugins: plugins.names(),
                     max_in_flight: config.limits.max_in_flight,
                     admin: admin_address,
@@ -271,14 +264,14 @@ impl Host {
                 return Ok(());
             };
             let session = Arc::new(session);
-            let running = TaskTracker::new();
-            let consumer = Consumer {
-                session: &session,
-                dispatcher: &dispatcher,
-                running: &running,
-                telemetry: &telemetry,
-                signals: &signals,
-                role,
+            let context = Context {
+                session: session.clone(),
+                connector: sessions.connector.clone(),
+                dispatcher: dispatcher.clone(),
+                telemetry: telemetry.clone(),
+                stopping: stopping.clone(),
+                patience: config.drain_timeout,
+                say_differences: !sessions.opened_before,
             };
             let begun = Instant::now();
             let mut say_ready = || {
@@ -287,16 +280,20 @@ impl Host {
             };
             let aides = TaskTracker::new();
             let done = background.child_token();
-            if role == Role::Host {
-                aides.spawn(look_for_suspects(
-                    session.clone(),
-                    suspects.clone(),
-                    telemetry.clone(),
-                    done.clone(),
-                ));
-                aides.spawn(reaper::reap(session.clone(), dispatcher.clone(), done.clone()));
-            }
-            let end = consumer.run(&plugins, &mut say_ready).await;
+            let mut queues = Queues::new(context.clone());
+            let end = match role {
+                Role::Lane => turns::take(&context, &plugins, &mut wanted, &signals.stop).await,
+                Role::Host => {
+                    aides.spawn(look_for_suspects(
+                        session.clone(),
+                        queues.current(),
+                        suspects.clone(),
+                        telemetry.clone(),
+                        done.clone(),
+                    ));
+                    queues.run(&plugins, &mut wanted, &signals.stop, &mut say_ready).await
+                }
+            };
             done.cancel();
             if begun.elapsed() >= GOOD_SESSION {
                 sessions.attempt = 0;
@@ -307,24 +304,15 @@ impl Host {
                     session.abandon();
                     telemetry.session_lost(&reason);
                 }
-                End::Refused(error) => {
-                    session.abandon();
+                End::NoQueue(error) => {
+                    if queues.dismiss() {
+                        telemetry.session_lost(&error.to_string());
+                    }
                     sessions.refused(error).await?;
                 }
-                End::Cancelled => {
-                    telemetry.session_lost("its queue is gone, or was moved");
-                    // What runs can still be answered.
-                    running.close();
-                    let patience = config.drain_timeout;
-                    tokio::spawn(async move {
-                        // Whatever is left then is lost with its queue.
-                        let _done = tokio::time::timeout(patience, running.wait()).await;
-                        session.abandon();
-                    });
-                }
-                End::Stop(incoming) => {
-                    let drain = Drain { config: &config, stopping: &stopping };
-                    drain.run(consumer, incoming).await;
+                End::Stop => {
+                    queues.drain(&signals.quit).await;
+                    drop((queues, context));
                     aides.close();
                     aides.wait().await;
                     if let Some(session) = Arc::into_inner(session) {
@@ -353,10 +341,21 @@ impl Host {
     }
 }
 
+/// The default method of every message, if each listener has one; which of them
+/// is the listener's business. Without it the plugins warn when none is left.
+fn implied_default(listeners: &[Listener]) -> Option<String> {
+    let own = |listener: &Listener| match (&listener.default_method, listener.per) {
+        (Some(method), _) => Some(method.clone()),
+        (None, Per::Plugin | Per::Method) => Some(String::new()),
+        (None, Per::Listener) => None,
+    };
+    let defaults: Option<Vec<String>> = listeners.iter().map(own).collect();
+    defaults?.into_iter().next()
+}
+
 /// Opens sessions, one after the other.
 struct Sessions<'a> {
     config: &'a Config,
-    role: Role,
     connector: Arc<Connector>,
     telemetry: Telemetry,
     signals: Signals,
@@ -379,16 +378,7 @@ impl Sessions<'_> {
                 let url = self.connector.broker_for(self.attempt).await.ok_or_else(|| {
                     OpenError::Refused("the configuration names no broker".to_owned())
                 })?;
-                Session::open(
-                    &self.connector,
-                    url,
-                    &self.config.queue,
-                    self.role,
-                    self.config.limits.prefetch,
-                    !self.opened_before,
-                    &self.telemetry,
-                )
-                .await
+                Session::open(&self.connector, url, &self.telemetry).await
             };
             let opened = tokio::select! {
                 opened = trying => opened,
@@ -431,136 +421,5 @@ impl Sessions<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Hands a session's deliveries to the dispatcher.
-struct Consumer<'a> {
-    session: &'a Arc<Session>,
-    dispatcher: &'a Arc<Dispatcher>,
-    running: &'a TaskTracker,
-    telemetry: &'a Telemetry,
-    signals: &'a Signals,
-    role: Role,
-}
-
-impl Consumer<'_> {
-    /// Consumes from the first method on, until the session is lost or the
-    /// host is stopped. Ready is a host that consumes, or has nothing yet to
-    /// consume for.
-    async fn run(&self, plugins: &Plugins, say_ready: &mut impl FnMut()) -> End {
-        let Self { session, signals, .. } = self;
-        let mut methods = plugins.methods();
-        if *methods.borrow() == 0 {
-            warn!("there is no plugin yet; consuming begins with the first");
-            say_ready();
-        }
-        tokio::select! {
-            some = methods.wait_for(|methods| *methods > 0) => {
-                if some.is_err() {
-                    return End::Lost("the plugins are gone".to_owned());
-                }
-            }
-            reason = session.lost() => return End::Lost(reason),
-            () = signals.stop.cancelled() => return End::Stop(None),
-        }
-        let mut incoming = match session.consume().await {
-            Ok(incoming) => incoming,
-            Err(error @ OpenError::Refused(_)) => return End::Refused(error),
-            Err(OpenError::Unreachable(reason)) => return End::Lost(reason),
-        };
-        self.telemetry.session_opened(&session.broker(), &session.consumed());
-        say_ready();
-        loop {
-            tokio::select! {
-                next = incoming.next() => match next {
-                    Ok(delivery) => self.answer(delivery),
-                    Err(Closed::Cancelled) => return End::Cancelled,
-                    Err(Closed::Failed(reason)) => return End::Lost(reason),
-                },
-                reason = session.lost() => return End::Lost(reason),
-                () = signals.stop.cancelled() => return End::Stop(Some(incoming)),
-                () = tokio::time::sleep(lane::IDLE), if self.role == Role::Lane => {
-                    if self.running.is_empty() {
-                        return End::Stop(Some(incoming));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Answers a delivery in a task of its own, for as long as its session
-    /// lives.
-    fn answer(&self, delivery: Delivery) {
-        let in_flight = self.telemetry.delivered();
-        let (session, dispatcher) = (self.session.clone(), self.dispatcher.clone());
-        self.running.spawn(async move {
-            let _in_flight = in_flight;
-            tokio::select! {
-                _settlement = dispatcher.answer(&delivery, &*session) => {}
-                // The broker delivers it again; going on would only be in its way.
-                () = session.abandoned() => {}
-            }
-        });
-    }
-}
-
-/// How long giving back may take. A broker that hangs takes nothing.
-const GIVE_BACK: Duration = Duration::from_secs(2);
-
-/// The end of a host: nothing new, then nothing left.
-struct Drain<'a> {
-    config: &'a Config,
-    stopping: &'a Stopping,
-}
-
-impl Drain<'_> {
-    async fn run(&self, consumer: Consumer<'_>, incoming: Option<Incoming>) {
-        let Consumer { session, running, signals, .. } = consumer;
-        info!(running = running.len(), "stopping");
-        let draining = async {
-            // Cancelled first: what is given back must not come back to us.
-            if !session.cancel().await {
-                return false;
-            }
-            self.stopping.draining.cancel();
-            if let Some(mut incoming) = incoming {
-                while let Ok(delivery) = incoming.next().await {
-                    consumer.answer(delivery);
-                }
-            }
-            running.close();
-            running.wait().await;
-            true
-        };
-        let patience = self.config.drain_timeout;
-        let drained = tokio::select! {
-            drained = tokio::time::timeout(patience, draining) => drained,
-            () = signals.quit.cancelled() => Ok(false),
-            reason = session.lost() => {
-                warn!("lost the broker while stopping: {reason}");
-                Ok(false)
-            }
-        };
-        match drained {
-            Ok(true) => {}
-            Ok(false) => session.abandon(),
-            Err(_) => {
-                let running = running.len();
-                warn!(running, "calls still run after {patience:?} and are given back");
-                self.give_back(consumer).await;
-            }
-        }
-    }
-
-    /// Ends what still runs, for as long as the broker answers.
-    async fn give_back(&self, consumer: Consumer<'_>) {
-        consumer.session.revoke();
-        self.stopping.draining.cancel();
-        self.stopping.given_up.cancel();
-        consumer.running.close();
-        if tokio::time::timeout(GIVE_BACK, consumer.running.wait()).await.is_err() {
-            consumer.session.abandon();
-        }
     }
 }

@@ -345,11 +345,34 @@ impl Telemetry {
         self.0.compile_seconds.observe(took.as_secs_f64());
     }
 
-    /// The broker is connected and its queue consumed.
-    pub fn session_opened(&self, broker: &str, queue: &str) {
+    /// A queue of the broker is consumed.
+    pub fn consuming(&self, broker: &str, queue: &str) {
+        info!(broker, queue, "consuming");
+    }
+
+    /// The broker is connected and the first of its queues consumed.
+    pub fn session_opened(&self) {
         self.0.sessions.with_label_values(&["opened"]).inc();
         self.0.connected.set(1);
-        info!(broker, queue, "consuming");
+    }
+
+    /// A queue is to be consumed and is not yet, for as long as the value lives.
+    pub fn queue_waits(&self) -> Held {
+        Held::new(&self.0.queues_waiting)
+    }
+
+    /// A queue is not consumed any more, while its connection lives.
+    pub fn queue_lost(&self, queue: &str, reason: &str) {
+        self.0.sessions.with_label_values(&["queue-lost"]).inc();
+        self.0.complain(|| warn!(queue, "lost the queue, declaring it again: {reason}"));
+    }
+
+    /// A queue cannot be consumed, while others are.
+    pub fn queue_failed(&self, queue: &str, attempt: u32, reason: &str) {
+        self.0.sessions.with_label_values(&["queue-failed"]).inc();
+        self.0.complain(|| {
+            warn!(queue, attempt, "cannot consume the queue, trying on: {reason}");
+        });
     }
 
     /// A session has ended for a reason that is not ours.
@@ -393,7 +416,10 @@ impl Telemetry {
 
     /// Whether requests are consumed and can be answered.
     pub fn is_ready(&self) -> bool {
-        self.0.connected.get() >= 1 && self.0.replying.get() >= 1 && self.0.blocked.get() == 0
+        self.0.connected.get() >= 1
+            && self.0.queues_waiting.get() == 0
+            && self.0.replying.get() >= 1
+            && self.0.blocked.get() == 0
     }
 
     /// The broker blocks publishing on a connection (memory or disk alarm),

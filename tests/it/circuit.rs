@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use rpchost::dispatch::{Dispatcher, ReplyPolicy, Stopping};
-use rpchost::message::Form;
 use rpchost::message::{Delivery, HeaderValue, Reply};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
@@ -32,7 +31,6 @@ impl Stage {
         let telemetry = Telemetry::new().unwrap();
         let dispatcher = Dispatcher::new(
             plugins.clone(),
-            Form::default(),
             limits(),
             ReplyPolicy::new(&[]),
             Stopping::default(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rpchost::config::Limits;
 use rpchost::dispatch::{Dispatcher, PublishError, ReplyPolicy, Stopping};
-use rpchost::message::{Delivery, Form, HeaderValue, Reply, Revoked, Settlement};
+use rpchost::message::{Delivery, HeaderValue, Reply, Revoked, Settlement};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -63,7 +63,6 @@ impl House {
         let stopping = Stopping::default();
         let dispatcher = Arc::new(Dispatcher::new(
             served,
-            Form::default(),
             limits(),
             ReplyPolicy::new(&[]),
             stopping.clone(),
@@ -115,7 +114,6 @@ async fn every_guest_ends_as_it_should_and_harms_nobody() {
         }
         let dispatcher = Dispatcher::new(
             served,
-            Form::default(),
             limits(),
             ReplyPolicy::new(&[]),
             Stopping::default(),
@@ -456,8 +454,9 @@ async fn a_stopping_host_gives_back_what_has_not_started_and_then_what_runs() {
         async move { dispatcher.answer(&asked, &*broker).await }
     });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    house.stopping.draining.cancel();
-    let fresh = house.dispatcher.answer(&delivery(Some("misbehave"), ""), &*broker).await;
+    let fresh = delivery(Some("misbehave"), "");
+    fresh.leaving.cancel();
+    let fresh = house.dispatcher.answer(&fresh, &*broker).await;
     assert_eq!(fresh, Settlement::Requeue);
     assert!(!running.is_finished());
     house.stopping.given_up.cancel();

@@ -51,6 +51,12 @@ mod clients;
 /// A client library for each language, sending as its tutorial does.
 mod libraries;
 
+/// Queues, exchanges and bindings, as callers expect them.
+mod listeners;
+
+/// Libraries that bring their own form of RPC.
+mod frameworks;
+
 /// Guests that misbehave, among healthy calls.
 mod hostile;
 

@@ -146,7 +146,7 @@ async fn a_broker_that_times_consumers_out_costs_the_others_nothing() {
     }
     let reply = slow.await.unwrap();
     assert_eq!(header(&reply, "rpchost-status").as_deref(), Some("maybe-executed"));
-    assert!(host.metric("rpchost_sessions_total{event=\"lost\"}") >= 1.0);
+    assert!(host.metric("rpchost_sessions_total{event=\"queue-lost\"}") >= 1.0);
     assert!(host.log().contains("imeout"), "the reason is said: {}", host.log());
     drop(host);
     broker.remove().await.unwrap();

@@ -2,7 +2,7 @@
 //! anybody dying.
 
 use rpchost::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion};
-use rpchost::message::{Delivery, Form, HeaderValue, Note, Place, Reason, SetAside, Settlement};
+use rpchost::message::{Delivery, HeaderValue, Note, Place, Reason, SetAside, Settlement};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
 
@@ -19,8 +19,7 @@ fn suspicious(suspicion: Suspicion) -> Dispatcher {
     served.load_file(&Engine::new(8).unwrap(), &path, &limits()).unwrap();
     let policy = ReplyPolicy::new(&[]);
     let (stopping, telemetry) = (Stopping::default(), Telemetry::new().unwrap());
-    let dispatcher =
-        Dispatcher::new(served, Form::default(), limits(), policy, stopping, telemetry);
+    let dispatcher = Dispatcher::new(served, limits(), policy, stopping, telemetry);
     dispatcher.with_suspicion(suspicion)
 }
 

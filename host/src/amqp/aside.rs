@@ -25,13 +25,11 @@ use crate::message::{Delivery, Note, Place};
 /// request waits unsettled, and goes back when its session ends.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Moves requests of one queue to where they are set aside.
+/// Moves requests to where they are set aside.
 #[derive(Debug)]
 pub(super) struct Asides {
     connector: Arc<Connector>,
     url: BrokerUrl,
-    queue: Arc<str>,
-    kind: QueueKind,
     over: CancellationToken,
     publisher: Mutex<Option<Publisher>>,
     /// Told of each that was put there.
@@ -40,19 +38,11 @@ pub(super) struct Asides {
 }
 
 impl Asides {
-    /// For the requests of `queue`, until `over` is cancelled. Opens nothing yet.
-    pub(super) fn new(
-        connector: Arc<Connector>,
-        url: BrokerUrl,
-        queue: Arc<str>,
-        kind: QueueKind,
-        over: CancellationToken,
-    ) -> Self {
+    /// Works until `over` is cancelled. Opens nothing yet.
+    pub(super) fn new(connector: Arc<Connector>, url: BrokerUrl, over: CancellationToken) -> Self {
         Self {
             connector,
             url,
-            queue,
-            kind,
             over,
             publisher: Mutex::new(None),
             suspect: Notify::new(),
@@ -68,15 +58,17 @@ impl Asides {
         }
     }
 
-    /// Puts a request aside; done when the broker has it.
+    /// Puts a request aside; done when the broker has it. `kind` is that of its
+    /// queue.
     pub(super) async fn put(
         &self,
         delivery: &Delivery,
+        kind: QueueKind,
         place: Place,
         note: &Note,
     ) -> Result<(), PublishError> {
         tokio::select! {
-            put = self.try_put(delivery, place, note) => put,
+            put = self.try_put(delivery, kind, place, note) => put,
             () = self.over.cancelled() => Err(PublishError::SessionLost),
         }
     }
@@ -84,6 +76,7 @@ impl Asides {
     async fn try_put(
         &self,
         delivery: &Delivery,
+        kind: QueueKind,
         place: Place,
         note: &Note,
     ) -> Result<(), PublishError> {
@@ -98,10 +91,10 @@ impl Asides {
                     Some(open) => open,
                     None => Publisher::open(&self.connector, &self.url, "set aside").await?,
                 };
-                let name = place.queue(&self.queue);
-                open.ensure(&name, self.kind).await?;
+                let name = place.queue(&delivery.queue);
+                open.ensure(&name, kind).await?;
                 let (user, frame) = (self.url.username(), open.frame());
-                let properties = note::put(original, delivery, &self.queue, note, user, frame);
+                let properties = note::put(original, delivery, &delivery.queue, note, user, frame);
                 let taken = open.publish("", &name, &delivery.body, properties).await?;
                 Ok::<_, OpenError>((open, taken))
             };

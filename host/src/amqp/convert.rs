@@ -6,39 +6,44 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use tokio_util::sync::CancellationToken;
 
 use super::filter::{self, Property};
 use super::note;
-use crate::message::{Delivery, HeaderValue, Original, Properties, Reply, Revoked, SetAside};
+use crate::message::{
+    Delivery, HeaderValue, Original, Properties, Reply, Revoked, SetAside, Terms,
+};
+
+/// What deliveries of one queue have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) queue: Arc<str>,
+    pub(super) terms: Arc<Terms>,
+    pub(super) revoked: Revoked,
+    pub(super) leaving: CancellationToken,
+}
 
 /// A delivery of a queue that clients publish to.
-pub(super) fn delivery(
-    from: lapin::message::Delivery,
-    queue: Arc<str>,
-    revoked: Revoked,
-) -> Delivery {
-    made_of(from, queue, revoked, None)
+pub(super) fn delivery(from: lapin::message::Delivery, origin: Origin) -> Delivery {
+    made_of(from, origin, None)
 }
 
 /// A delivery of a queue that hosts publish to: the request as it was, and what
 /// was written on it. `user` is who we are for the broker.
-pub(super) fn restored(
-    mut from: lapin::message::Delivery,
-    queue: Arc<str>,
-    revoked: Revoked,
-    user: &str,
-) -> Delivery {
+pub(super) fn restored(mut from: lapin::message::Delivery, origin: Origin, user: &str) -> Delivery {
     let (properties, note) = note::take(&from.properties, user);
     from.properties = properties;
     // One without a note was put there by somebody else, for this queue.
-    let note =
-        note.unwrap_or_else(|| SetAside { routing_key: queue.to_string(), ..SetAside::default() });
+    let note = note.unwrap_or_else(|| SetAside {
+        routing_key: origin.queue.to_string(),
+        ..SetAside::default()
+    });
     let set_aside = SetAside { again: from.redelivered, ..note };
     // It may have run before: that is why it is there.
     from.redelivered = true;
     let crashes = u64::from(set_aside.crashes);
     let (exchange, key) = (set_aside.exchange.clone(), set_aside.routing_key.clone());
-    let mut delivery = made_of(from, queue, revoked, Some(Box::new(set_aside)));
+    let mut delivery = made_of(from, origin, Some(Box::new(set_aside)));
     (delivery.exchange, delivery.routing_key) = (exchange, key);
     // What `Delivery::attempt` counts by.
     let headers = &mut delivery.properties.headers;
@@ -49,13 +54,14 @@ pub(super) fn restored(
 
 fn made_of(
     from: lapin::message::Delivery,
-    queue: Arc<str>,
-    revoked: Revoked,
+    origin: Origin,
     set_aside: Option<Box<SetAside>>,
 ) -> Delivery {
+    let Origin { queue, terms, revoked, leaving } = origin;
     Delivery {
         tag: from.delivery_tag,
         queue,
+        terms,
         exchange: from.exchange.as_str().to_owned(),
         routing_key: from.routing_key.as_str().to_owned(),
         redelivered: from.redelivered,
@@ -64,6 +70,7 @@ fn made_of(
         properties: properties(&from.properties),
         body: Bytes::from(from.data),
         revoked,
+        leaving,
         original: Original::new(from.properties),
         set_aside,
     }

@@ -14,14 +14,15 @@ use lapin::options::{
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Connection, Consumer, ExchangeKind};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::convert::{self, short};
+use super::convert::{self, Origin, short};
 use super::own_queues::{self, Beyond};
 use super::session::Session;
 use super::settle::Settler;
 use super::topology::{close, is_soft};
-use crate::config::{QueueConfig, QueueKind};
+use crate::config::{QueueConfig, QueueKind, ServedQueue};
 use crate::dispatch::{Broker, PublishError};
 use crate::message::{Death, Delivery, HeaderValue, Note, Place, Reply, Revoked, Settlement};
 
@@ -131,6 +132,7 @@ async fn is_ours(connection: &Connection, queue: &str) -> lapin::Result<bool> {
 #[derive(Debug)]
 pub struct DeadLetters {
     session: Arc<Session>,
+    served: Arc<ServedQueue>,
     consumer: Consumer,
     settler: Settler,
 }
@@ -139,6 +141,7 @@ pub struct DeadLetters {
 #[derive(Debug)]
 pub struct Undertaker<'a> {
     session: &'a Session,
+    kind: QueueKind,
     settler: &'a Settler,
 }
 
@@ -149,9 +152,12 @@ impl DeadLetters {
     /// # Errors
     ///
     /// When the broker is lost, or does not let us.
-    pub async fn of(session: &Arc<Session>) -> Result<Option<Self>, String> {
+    pub async fn of(
+        session: &Arc<Session>,
+        served: &Arc<ServedQueue>,
+    ) -> Result<Option<Self>, String> {
         let opening = async {
-            let (connection, queue) = (session.connection(), session.queue());
+            let (connection, queue) = (session.connection(), served.queue.name.as_str());
             if !is_ours(connection, queue).await? {
                 return Ok(None);
             }
@@ -161,7 +167,8 @@ impl DeadLetters {
             let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
             let consumer = channel.basic_consume(name, tag, options, none).await?;
             let settler = Settler::start(channel);
-            Ok(Some(Self { session: session.clone(), consumer, settler }))
+            let (session, served) = (session.clone(), served.clone());
+            Ok(Some(Self { session, served, consumer, settler }))
         };
         opening.await.map_err(|error: lapin::Error| error.to_string())
     }
@@ -174,17 +181,23 @@ impl DeadLetters {
     ) where
         F: Future<Output = ()>,
     {
-        let Self { session, consumer, settler } = self;
+        let Self { session, served, consumer, settler } = self;
         let session: &'a Session = session;
         let settler: &'a Settler = settler;
-        let queue: Arc<str> = session.queue().into();
+        let kind = served.queue.kind;
+        let origin = Origin {
+            queue: served.queue.name.as_str().into(),
+            terms: served.terms.clone(),
+            revoked: Revoked::default(),
+            leaving: CancellationToken::new(),
+        };
         consumer
             .take_while(|next| std::future::ready(next.is_ok()))
             .for_each_concurrent(usize::from(PREFETCH), |next| {
                 let answering = next.ok().map(|dead| {
-                    let mut delivery = convert::delivery(dead, queue.clone(), Revoked::default());
+                    let mut delivery = convert::delivery(dead, origin.clone());
                     let death = undo_death(&mut delivery);
-                    answer(delivery, death, Undertaker { session, settler })
+                    answer(delivery, death, Undertaker { session, kind, settler })
                 });
                 async {
                     if let Some(answering) = answering {
@@ -203,7 +216,7 @@ impl DeadLetters {
 
 impl Broker for Undertaker<'_> {
     async fn publish(&self, reply: Reply) -> Result<(), PublishError> {
-        self.session.publish(reply).await
+        self.session.publish(&reply).await
     }
 
     async fn settle(&self, tag: u64, settlement: Settlement) {
@@ -216,7 +229,7 @@ impl Broker for Undertaker<'_> {
         place: Place,
         note: &Note,
     ) -> Result<(), PublishError> {
-        self.session.set_aside(delivery, place, note).await
+        self.session.set_aside(delivery, self.kind, place, note).await
     }
 }
 

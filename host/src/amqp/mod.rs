@@ -1,13 +1,14 @@
 //! The broker: the only room that knows lapin.
 //!
-//! A [`Session`] is everything that one connection attempt brought: the
-//! connection that consumes, the connection that replies, and the queue. When
-//! any of it is lost the session is over and another one is opened; a delivery
-//! of the old one is never settled on the new one, because it can only be
-//! settled through its own session.
+//! A [`Session`] is what one connection attempt brought: the connection that
+//! consumes and the one that replies. A [`QueueConsumer`] is a queue with a
+//! channel of the session. What is lost is opened anew; a delivery is never
+//! settled on another channel than the one that brought it, because it can only
+//! be settled through its own consumer.
 
 mod aside;
 mod connect;
+mod consumer;
 mod consumers;
 mod convert;
 mod dead_letters;
@@ -26,9 +27,10 @@ mod strategy;
 mod topology;
 
 pub use connect::{Connector, OpenError};
+pub use consumer::{Closed, Incoming, QueueConsumer};
 pub use dead_letters::{DeadLetters, Undertaker};
 pub use parked::{ParkedQueue, ParkedRequest};
-pub use session::{Closed, Incoming, Role, Session};
+pub use session::{Role, Session};
 
 mod caller;
 mod collect;

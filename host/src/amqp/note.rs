@@ -287,6 +287,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::amqp::convert;
     use crate::message::{Original, Properties, Reason, Revoked};
@@ -297,6 +299,7 @@ mod tests {
         Delivery {
             tag: 1,
             queue: Arc::from("q"),
+            terms: Arc::default(),
             exchange: String::new(),
             routing_key: "q".to_owned(),
             redelivered: true,
@@ -308,6 +311,7 @@ mod tests {
             },
             body: bytes::Bytes::new(),
             revoked: Revoked::default(),
+            leaving: CancellationToken::new(),
             original: Original::default(),
             set_aside: None,
         }

@@ -45,6 +45,16 @@ pub(super) async fn ensure(
     Ok(())
 }
 
+/// Makes sure that a queue exists which callers consume: one that is made is
+/// durable, and nothing else is said of it.
+pub(super) async fn ensure_plain(connection: &Connection, name: &str) -> lapin::Result<()> {
+    if exists(connection, name).await?.is_none() {
+        declare(connection, name, FieldTable::default()).await?;
+        info!(queue = name, "queue for replies created");
+    }
+    Ok(())
+}
+
 /// Messages that wait in a queue; `None` if there is none of that name.
 pub(super) async fn exists(connection: &Connection, name: &str) -> lapin::Result<Option<u32>> {
     let channel = connection.create_channel().await?;

@@ -5,6 +5,7 @@
 //! if we are gone. So several people may do this at once and nothing is lost or
 //! done twice by them; what one has in hand the other does not see.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::aside::{Publisher, Taken};
@@ -111,6 +113,7 @@ impl ParkedQueue {
         let delivery = Delivery {
             tag: got.delivery_tag,
             queue: self.queue.as_str().into(),
+            terms: Arc::default(),
             exchange: note.exchange.clone(),
             routing_key: note.routing_key.clone(),
             redelivered: got.redelivered,
@@ -119,6 +122,7 @@ impl ParkedQueue {
             properties: convert::properties(&properties),
             body: Bytes::from(got.data),
             revoked: Revoked::default(),
+            leaving: CancellationToken::new(),
             original: Original::new(properties),
             set_aside: None,
         };

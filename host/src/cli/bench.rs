@@ -168,7 +168,8 @@ fn measure(args: &BenchArgs, matches: &ArgMatches) -> Result<Report, CallerError
     };
     let (config, connector) =
         client(&serve_args, None, matches).map_err(CallerError::Unsendable)?;
-    let options = options(args, config.queue.name).map_err(CallerError::Unsendable)?;
+    let options = options(args, config.queue_for(args.method.as_deref().unwrap_or_default()))
+        .map_err(CallerError::Unsendable)?;
     let nobody = |error: &dyn std::fmt::Display| CallerError::Nobody(error.to_string());
     let runtime = runtime().map_err(|error| nobody(&format!("{error:#}")))?;
     let shown = Arc::new(Shown::new(options.duration));

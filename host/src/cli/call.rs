@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
+use tokio_util::sync::CancellationToken;
 
 use super::request_args::RequestArgs;
 use super::{USAGE, environment, output};
@@ -16,9 +17,7 @@ use crate::amqp::{Caller, CallerError, Outgoing};
 use crate::client::{self, Answer, CallDialect, Encoded, Params};
 use crate::config::{Profile, ServeArgs, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
-use crate::message::{
-    Delivery, Form, Note, Original, Place, Properties, Reply, Revoked, Settlement,
-};
+use crate::message::{Delivery, Note, Original, Place, Properties, Reply, Revoked, Settlement};
 use crate::plugins::{Engine, Plugins};
 use crate::telemetry::Telemetry;
 
@@ -153,9 +152,10 @@ async fn call_broker(
     let (mut config, connector) =
         super::quiet_client(&serve_args, None, matches).map_err(Failed::Usage)?;
     warnings.append(&mut config.warnings);
+    let queue = config.queue_for(&args.method);
     let outgoing = Outgoing {
         exchange: String::new(),
-        queue: config.queue.name,
+        queue,
         kind: request.kind,
         content_type: request.content_type,
         body: request.body,
@@ -228,17 +228,12 @@ async fn call_file(
     let params = if typed { params.for_json() } else { params };
     let request = client::encode(dialect, &method, params);
     let telemetry = Telemetry::new().map_err(usage)?;
-    let dispatcher = Dispatcher::new(
-        plugins,
-        Form::default(),
-        limits,
-        ReplyPolicy::new(&[]),
-        Stopping::default(),
-        telemetry,
-    );
+    let dispatcher =
+        Dispatcher::new(plugins, limits, ReplyPolicy::new(&[]), Stopping::default(), telemetry);
     let delivery = Delivery {
         tag: 1,
         queue: "rpc_queue".into(),
+        terms: Arc::default(),
         exchange: String::new(),
         routing_key: "rpc_queue".to_owned(),
         redelivered: false,
@@ -252,6 +247,7 @@ async fn call_file(
         },
         body: Bytes::from(request.body),
         revoked: Revoked::default(),
+        leaving: CancellationToken::new(),
         original: Original::default(),
         set_aside: None,
     };

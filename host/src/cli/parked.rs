@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{USAGE, output};
 use crate::amqp::{OpenError, ParkedQueue, ParkedRequest};
-use crate::config::ServeArgs;
+use crate::config::{Per, ServeArgs};
 use crate::message::{Form as Written, HeaderValue};
 use crate::wire;
 
@@ -115,9 +115,16 @@ async fn parked(args: &ParkedArgs, matches: &ArgMatches) -> Result<(), Failed> {
     };
     let (config, connector) =
         super::client(&serve_args, None, matches).map_err(|text| Failed(USAGE, text))?;
-    let name = &config.queue.name;
+    let Some(listener) = config.listeners.first() else {
+        return Err(Failed(USAGE, "the configuration has no listener".to_owned()));
+    };
+    let name = &listener.queue.name;
+    if listener.per != Per::Listener {
+        let text = format!("there are several queues, `{name}`; name one with `--queue`");
+        return Err(Failed(USAGE, text));
+    }
     let queue = ParkedQueue::open(&connector, name).await?;
-    let written: Written = config.dialect.into();
+    let written: Written = listener.form;
     let done = match &args.action {
         Action::List { limit } => list(queue.as_ref(), name, written, *limit, args.output).await,
         Action::Show { id } => show(queue.as_ref(), id, written, args.output).await,

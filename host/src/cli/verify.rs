@@ -137,7 +137,8 @@ fn verify(args: &VerifyArgs, matches: &ArgMatches) -> Result<bool, Failed> {
     };
     let (config, connector) =
         client(&serve_args, args.switch.management(), matches).map_err(Failed::Usage)?;
-    let options = options(args, config.queue.name).map_err(Failed::Usage)?;
+    let options = options(args, config.queue_for(args.method.as_deref().unwrap_or_default()))
+        .map_err(Failed::Usage)?;
     let nobody = |error: &dyn std::fmt::Display| Failed::Nobody(error.to_string());
     let runtime = runtime().map_err(|error| nobody(&format!("{error:#}")))?;
     let shown = Arc::new(Shown::new(&options));

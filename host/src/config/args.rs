@@ -60,7 +60,8 @@ pub struct ServeArgs {
     #[arg(long, env = "RPCHOST_HEARTBEAT", value_name = "DURATION", help_heading = BROKER)]
     pub heartbeat: Option<String>,
 
-    /// Queue to consume requests from [default: rpc_queue]
+    /// Queue to consume requests from; several stand as `[[listener]]` in the file [default:
+    /// rpc_queue]
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME", help_heading = QUEUE)]
     pub queue: Option<String>,
 

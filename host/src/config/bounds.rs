@@ -40,6 +40,10 @@ pub(super) const HEARTBEAT: Bounds<Duration> = Bounds {
 pub(super) const MAX_IN_FLIGHT: Bounds<u32> =
     Bounds { least: 1, most: 32_767, why: "the prefetch is twice this, and AMQP allows 65535" };
 
+/// AMQP 0-9-1 carries the prefetch in 16 bits (`basic.qos`), and 0 would be no limit at all.
+pub(super) const PREFETCH: Bounds<u32> =
+    Bounds { least: 1, most: 65_535, why: "AMQP allows 65535, and `0` would be no limit" };
+
 /// No guest starts in less than one page of 64 KiB, and a 32-bit memory ends at 4 GiB.
 pub(super) const MEMORY_LIMIT: Bounds<u64> = Bounds {
     least: 64 << 10,

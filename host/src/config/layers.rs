@@ -12,6 +12,7 @@ use clap::{Arg, ArgMatches, Args, Command};
 use super::args::{ServeArgs, clap_id, environment_name};
 use super::brokers::{BROKER, BROKER_KEYS};
 use super::file::{Keys, Table};
+use super::listeners::{LISTENER, LISTENER_KEYS};
 use super::problem::{Origin, Problems};
 use super::written::{Raw, Written};
 use super::{DEFAULT_CONFIG, Environment};
@@ -126,8 +127,8 @@ impl<'a> Layers<'a> {
             .filter_map(Arg::get_long)
             .filter(|key| *key != "config")
             .collect();
-        let keys =
-            Keys { known: &known, lists: &[(BROKER, &BROKER_KEYS)], reserved: &["listener"] };
+        let lists: &[(&str, &[&str])] = &[(BROKER, &BROKER_KEYS), (LISTENER, &LISTENER_KEYS)];
+        let keys = Keys { known: &known, lists, reserved: &[] };
         Table::parse(&text, path, &keys, &mut self.problems)
     }
 }

@@ -12,6 +12,8 @@ mod broker_url;
 mod brokers;
 mod file;
 mod layers;
+mod listener;
+mod listeners;
 mod management_url;
 mod plugin;
 mod problem;
@@ -20,6 +22,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 mod units;
+mod usual;
 mod values;
 mod written;
 
@@ -31,6 +34,9 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use broker_url::BrokerUrl;
 pub use brokers::PASSWORD_IN_FLAG;
+pub use listener::{
+    Exchange, ExchangeKind, Listener, METHOD, PLUGIN, Per, RANDOM_END, ServedQueue,
+};
 pub use management_url::ManagementUrl;
 pub use plugin::{Instances, OnRedelivery, PluginConfig, PluginKind};
 pub use problem::{Origin, Problem, Problems};
@@ -39,8 +45,6 @@ pub use project::{
     Recipe,
 };
 pub use resolve::resolve;
-
-use crate::message::Dialect;
 
 /// A way to look a variable up; for the process's own, `&|name| std::env::var(name).ok()`.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -94,14 +98,10 @@ pub enum Profile {
 pub struct Config {
     /// Where the requests come from.
     pub broker: BrokerConfig,
-    /// The queue they wait in.
-    pub queue: QueueConfig,
+    /// The ways in; at least one.
+    pub listeners: Vec<Listener>,
     /// Directory of the plugins. Not known to exist.
     pub plugins: PathBuf,
-    /// Method of messages that name none, if one was chosen; not known to exist.
-    pub default_method: Option<String>,
-    /// The form of the requests.
-    pub dialect: Dialect,
     /// What calls and messages may use.
     pub limits: Limits,
     /// Patterns of reply addresses to answer, at most 255 bytes each; with none, any but the queues
@@ -120,6 +120,17 @@ pub struct Config {
     pub log: LogConfig,
     /// Sentences to say once at start: possible, but likely not what was meant.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The queue that a caller means who names none: the first listener's, made of the method's
+    /// name where that is a pattern.
+    #[must_use]
+    pub fn queue_for(&self, method: &str) -> String {
+        let pattern = self.listeners.first().map_or(DEFAULT_QUEUE, |first| &first.queue.name);
+        let plugin = method.split(['.', ':', '/']).next().unwrap_or(method);
+        pattern.replace(PLUGIN, plugin).replace(METHOD, method)
+    }
 }
 
 /// The brokers and the connection to one of them.

@@ -11,15 +11,16 @@ use clap::ArgMatches;
 use super::args::ServeArgs;
 use super::brokers::brokers;
 use super::layers::Layers;
+use super::listeners::listeners;
 use super::problem::Problems;
 use super::units::{count, duration, size, size_text, whole_seconds};
 use super::written::{Raw, Written};
 use super::{
-    ArgValue, Broker, BrokerConfig, Config, DEFAULT_ADMIN, DEFAULT_CALL_TIMEOUT,
-    DEFAULT_CONNECT_ATTEMPTS, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT,
-    DEFAULT_IN_FLIGHT_PER_CORE, DEFAULT_LOG_LEVEL, DEFAULT_MAX_BODY, DEFAULT_MAX_HEADERS,
-    DEFAULT_MEMORY_LIMIT, DEFAULT_PLUGINS, DEFAULT_QUEUE, Environment, Limits, LogConfig,
-    ManagementUrl, Profile, QueueConfig, QueueKind, TlsConfig, bounds, values,
+    Broker, BrokerConfig, Config, DEFAULT_ADMIN, DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_ATTEMPTS,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_IN_FLIGHT_PER_CORE,
+    DEFAULT_LOG_LEVEL, DEFAULT_MAX_BODY, DEFAULT_MAX_HEADERS, DEFAULT_MEMORY_LIMIT,
+    DEFAULT_PLUGINS, Environment, Limits, LogConfig, ManagementUrl, Profile, TlsConfig, bounds,
+    values,
 };
 
 /// Bytes of prefetched bodies above which an operator who set their number or size is warned: a
@@ -45,17 +46,12 @@ pub fn resolve(
 ) -> Result<Config, Problems> {
     let mut layers = Layers::open(args, matches, environment);
     let mut warnings = Vec::new();
-    let config = Config {
+    let mut config = Config {
         broker: broker(&mut layers, args, environment, &mut warnings),
-        queue: queue(&mut layers, args, profile),
+        listeners: listeners(&mut layers, args, profile, &mut warnings),
         plugins: layers
             .one("plugins", &args.plugins, path)
             .unwrap_or_else(|| DEFAULT_PLUGINS.into()),
-        default_method: layers
-            .one("default-method", &args.default_method, |raw| values::short_string(raw.text()?)),
-        dialect: layers
-            .one("dialect", &args.dialect, |raw| values::dialect(raw.text()?))
-            .unwrap_or_default(),
         limits: limits(&mut layers, args, &mut warnings),
         reply_to_allow: layers
             .many("reply-to-allow", &args.reply_to_allow, |raw| values::short_string(raw.text()?))
@@ -81,6 +77,7 @@ pub fn resolve(
         },
         warnings,
     };
+    warn_of_memory(&mut config);
     layers.problems.unless_any(config)
 }
 
@@ -147,38 +144,6 @@ fn tls(
     TlsConfig { ca: file(ca), cert: file(cert), key: file(key) }
 }
 
-fn queue(layers: &mut Layers<'_>, args: &ServeArgs, profile: Profile) -> QueueConfig {
-    let name = layers.one("queue", &args.queue, |raw| values::queue_name(raw.text()?));
-    let problems = layers.problems.len();
-    let kind = layers.one("queue-type", &args.queue_type, |raw| values::queue_kind(raw.text()?));
-    let kind_is_wrong = layers.problems.len() > problems;
-    let kind = kind.unwrap_or(match profile {
-        Profile::Serve => QueueKind::Quorum,
-        Profile::Dev => QueueKind::Classic,
-    });
-    let mut seen: Vec<String> = Vec::new();
-    let args = layers.many("queue-arg", &args.queue_arg, |raw| {
-        let (key, value) = values::queue_arg(raw.text()?)?;
-        if seen.contains(&key) {
-            return Err(format!("`{key}` is given twice; leave one out"));
-        }
-        seen.push(key.clone());
-        let asked = kind.amqp_name();
-        if key == "x-queue-type" && value != ArgValue::Text(asked.to_owned()) && !kind_is_wrong {
-            return Err(format!(
-                "`{key}={value}` contradicts the queue type `{kind}`; leave it out and set \
-                 `queue-type`"
-            ));
-        }
-        Ok((key, value))
-    });
-    QueueConfig {
-        name: name.unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
-        kind,
-        args: args.map(|(_, args)| args).unwrap_or_default(),
-    }
-}
-
 fn limits(layers: &mut Layers<'_>, args: &ServeArgs, warnings: &mut Vec<String>) -> Limits {
     let in_flight = layers.one("max-in-flight", &args.max_in_flight, |raw| {
         count(raw.number()?, &bounds::MAX_IN_FLIGHT)
@@ -224,6 +189,23 @@ fn limits(layers: &mut Layers<'_>, args: &ServeArgs, warnings: &mut Vec<String>)
         max_headers: layers
             .one("max-headers", &args.max_headers, |raw| count(raw.number()?, &bounds::MAX_HEADERS))
             .map_or(DEFAULT_MAX_HEADERS, |headers| usize::try_from(headers).unwrap_or(usize::MAX)),
+    }
+}
+
+/// Each listener has a window of its own; a single one by the host's limits was looked at with them.
+fn warn_of_memory(config: &mut Config) {
+    let Limits { prefetch, max_body, .. } = config.limits;
+    let windows = config.listeners.iter().map(|listener| listener.prefetch.unwrap_or(prefetch));
+    let window: u64 = windows.map(u64::from).sum();
+    let held = window.saturating_mul(max_body);
+    let chosen = config.listeners.iter().any(|listener| listener.prefetch.is_some());
+    if held > MUCH_HELD && chosen {
+        config.warnings.push(format!(
+            "{window} messages of `{}`, prefetched by the listeners, are up to `{}` of memory; lower \
+             their `prefetch` or `max-body`",
+            size_text(max_body),
+            size_text(held),
+        ));
     }
 }
 

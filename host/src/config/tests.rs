@@ -2,6 +2,7 @@
 //! problems. What single forms accept is tested beside them.
 
 mod brokers;
+mod listeners;
 mod refusals;
 
 use std::fs;
@@ -11,6 +12,7 @@ use clap::{Args, Command, FromArgMatches};
 use tempfile::TempDir;
 
 use super::*;
+use crate::message::Dialect;
 
 /// One run: what is typed, what is set, what stands in the file.
 #[derive(Default)]
@@ -71,10 +73,16 @@ fn nothing_said_means_the_defaults() {
     );
     assert_eq!(config.broker.heartbeat, Duration::from_secs(10));
     assert_eq!(config.broker.tls, TlsConfig::default());
-    assert_eq!(config.queue.name, "rpc_queue");
-    assert_eq!((config.queue.kind, config.queue.args.len()), (QueueKind::Quorum, 0));
-    assert_eq!((config.plugins.as_path(), config.default_method), (Path::new("plugins"), None));
-    assert_eq!((config.dialect, config.reply_to_allow.len()), (Dialect::Auto, 0));
+    assert_eq!(config.listeners[0].queue.name, "rpc_queue");
+    assert_eq!(
+        (config.listeners[0].queue.kind, config.listeners[0].queue.args.len()),
+        (QueueKind::Quorum, 0)
+    );
+    assert_eq!(
+        (config.plugins.as_path(), config.listeners[0].default_method.as_ref()),
+        (Path::new("plugins"), None)
+    );
+    assert_eq!((config.listeners[0].form.dialect, config.reply_to_allow.len()), (Dialect::Auto, 0));
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(config.limits.max_in_flight, 32 * cores);
     assert_eq!(usize::from(config.limits.prefetch), 64 * cores);
@@ -99,7 +107,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     let set: &[_] =
         &[("RPCHOST_QUEUE", "set"), ("RPCHOST_MAX_IN_FLIGHT", "2"), ("RPCHOST_CALL_TIMEOUT", "")];
     let config = made(&Run { typed: &["--queue", "typed"], set, file });
-    assert_eq!(config.queue.name, "typed");
+    assert_eq!(config.listeners[0].queue.name, "typed");
     assert_eq!((config.limits.max_in_flight, config.limits.prefetch), (2, 4));
     assert_eq!(config.limits.call_timeout, Duration::from_secs(3), "an empty variable is not set");
     assert_eq!(config.drain_timeout, DEFAULT_DRAIN_TIMEOUT);
@@ -160,13 +168,16 @@ fn every_key_can_be_typed_set_or_in_the_file() {
     assert_eq!(config.broker.connect_timeout, Duration::from_secs(1));
     assert_eq!(config.broker.heartbeat, Duration::from_secs(4));
     let args = vec![("x-max-length".to_owned(), ArgValue::Int(5))];
-    assert_eq!(config.queue, QueueConfig { name: "q".into(), kind: QueueKind::Classic, args });
     assert_eq!(
-        (config.reply_to_allow, config.dialect),
+        config.listeners[0].queue,
+        QueueConfig { name: "q".into(), kind: QueueKind::Classic, args }
+    );
+    assert_eq!(
+        (config.reply_to_allow, config.listeners[0].form.dialect),
         (vec!["replies.*".to_owned()], Dialect::Plain)
     );
     assert_eq!(
-        (config.plugins.to_str(), config.default_method.as_deref()),
+        (config.plugins.to_str(), config.listeners[0].default_method.as_deref()),
         (Some("p"), Some("math.fib"))
     );
     let call_timeout = Duration::from_secs(2);

@@ -17,9 +17,9 @@ use crate::message::Dialect;
 
 /// An AMQP short string holds 255 bytes (0-9-1, 4.2.5.3), and `.suspect` is the longest name the
 /// host appends.
-const MAX_QUEUE_NAME: usize = 255 - ".suspect".len();
+pub(super) const MAX_QUEUE_NAME: usize = 255 - ".suspect".len();
 /// An AMQP short string (0-9-1, 4.2.5.3): keys of arguments, routing keys, methods in `type`.
-const MAX_SHORT_STRING: usize = 255;
+pub(super) const MAX_SHORT_STRING: usize = 255;
 /// Bytes of a password file that are read. No password is longer; a wrong file may be.
 const MAX_PASSWORD_FILE: u64 = 4096;
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];

@@ -128,14 +128,15 @@ mod tests {
         let integer = Raw::Integer("5".into());
         assert_eq!((integer.measure(), integer.number()), (Ok("5"), Ok("5")));
         assert_eq!(integer.text().unwrap_err(), "`5` must be in quotes: `\"5\"`");
-        let other = Raw::Boolean(true);
-        assert_eq!(other.text().unwrap_err(), "a boolean cannot stand here; write a string");
-        assert_eq!(other.measure(), other.text());
-        assert_eq!(
-            other.number().unwrap_err(),
-            "a boolean cannot stand here; write a whole number"
-        );
-        assert_eq!((other.boolean(), Raw::Typed("false".into()).boolean()), (Ok(true), Ok(false)));
+        for (other, what) in [(Raw::Boolean(true), "a boolean"), (Raw::Other("a date"), "a date")] {
+            let refused = format!("{what} cannot stand here; write a string");
+            assert_eq!(other.text().unwrap_err(), refused);
+            assert_eq!(other.measure(), other.text());
+            let refused = format!("{what} cannot stand here; write a whole number");
+            assert_eq!(other.number().unwrap_err(), refused);
+        }
+        let truth = [Raw::Boolean(true), Raw::Typed("false".into())].map(|raw| raw.boolean());
+        assert_eq!(truth, [Ok(true), Ok(false)]);
         assert_eq!(
             text.boolean().unwrap_err(),
             "`5` is no boolean; write `true` or `false`, without quotes"

@@ -31,6 +31,17 @@ pub(super) enum Refused {
     Stopping,
 }
 
+/// Whom a call shares its way here with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Nobody: there is one plugin.
+    Only,
+    /// Calls of other plugins, which came out of the same queue.
+    OneOfSeveral,
+    /// Its plugin has a queue of its own, where what is too much has to wait.
+    OwnQueue,
+}
+
 /// All slots of the host.
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -125,11 +136,10 @@ impl Slots {
     }
 
     /// Waits for a slot for a call of `plugin`, in that plugin's line.
-    /// `several` is whether other plugins have calls of their own.
     pub(super) async fn admit(
         &self,
         plugin: &Plugin,
-        several: bool,
+        line: Line,
         deadline: Option<Instant>,
         stopping: &CancellationToken,
     ) -> Result<Slot, Refused> {
@@ -139,7 +149,7 @@ impl Slots {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(Refused::Late);
         }
-        let lane = self.lane(plugin, several);
+        let lane = self.lane(plugin, line != Line::Only);
         if let (Ok(own), Ok(shared)) =
             (lane.free.clone().try_acquire_owned(), self.free.clone().try_acquire_owned())
         {
@@ -148,10 +158,11 @@ impl Slots {
         // Prefetch is twice the slots. A host with one plugin turns nothing
         // away; with several, what one of them runs and has in line leaves a
         // part of the window to the others. Those beyond it are answered at
-        // once, so that nobody's calls have to queue behind them.
+        // once, so that nobody's calls have to queue behind them. Out of a queue of
+        // its own comes no more than is prefetched there.
         let ahead = lane.waiting.fetch_add(1, Ordering::Relaxed);
         let _in_line = InLine(&lane.waiting);
-        if ahead >= self.total {
+        if ahead >= self.total && line != Line::OwnQueue {
             return Err(Refused::Full(ahead));
         }
         // A call that would end too late takes the time of one that would not.

@@ -20,15 +20,15 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::config::{Limits, OnRedelivery};
+use crate::config::{Limits, OnRedelivery, ServedQueue};
 use crate::message::{
-    Answered, CallError, Delivery, ErrorKind, Form, HeaderValue, Note, Place, Reason, Reply,
-    Request, Settlement,
+    Answered, CallError, Delivery, ErrorKind, HeaderValue, Note, Place, Reason, Reply, Request,
+    Settlement,
 };
 use crate::plugins::{Invocation, Plugins};
 use crate::telemetry::Telemetry;
 use crate::wire;
-use admit::{Refused, Slots};
+use admit::{Line, Refused, Slots};
 use deadline::RequestDeadline;
 use repeats::{Key, Repeats};
 pub use reply_address::{AddressRefused, ReplyAddress, ReplyPolicy};
@@ -74,11 +74,10 @@ pub enum PublishError {
     SessionLost,
 }
 
-/// How a host stops: first nothing new is started, later nothing is waited for.
+/// How a host stops. First each queue is left, as its deliveries are told; later
+/// nothing is waited for.
 #[derive(Debug, Clone, Default)]
 pub struct Stopping {
-    /// Calls that have not started are given back.
-    pub draining: CancellationToken,
     /// Calls that still run are given back.
     pub given_up: CancellationToken,
 }
@@ -87,7 +86,6 @@ pub struct Stopping {
 #[derive(Debug)]
 pub struct Dispatcher {
     plugins: Plugins,
-    form: Form,
     limits: Limits,
     addresses: ReplyPolicy,
     slots: Arc<Slots>,
@@ -106,10 +104,9 @@ enum Work {
 }
 
 impl Dispatcher {
-    /// A dispatcher for one queue's dialect and limits.
+    /// A dispatcher for whatever queues there are.
     pub fn new(
         plugins: Plugins,
-        form: Form,
         limits: Limits,
         addresses: ReplyPolicy,
         stopping: Stopping,
@@ -117,7 +114,7 @@ impl Dispatcher {
     ) -> Self {
         let slots = Arc::new(Slots::new(limits.max_in_flight));
         let (repeats, suspicion) = (Repeats::new(), Suspicion::default());
-        Self { plugins, form, limits, addresses, slots, repeats, suspicion, stopping, telemetry }
+        Self { plugins, limits, addresses, slots, repeats, suspicion, stopping, telemetry }
     }
 
     /// The same with more to go by when hosts die.
@@ -128,7 +125,7 @@ impl Dispatcher {
 
     /// Serves one delivery. Cannot fail: every path settles it exactly once.
     pub async fn answer(&self, delivery: &Delivery, broker: &impl Broker) -> Settlement {
-        let settlement = match self.addresses.check(&delivery.properties, &delivery.queue) {
+        let settlement = match self.addresses.check(delivery) {
             // An answer there would harm others, so the work is not done either.
             Err(refused) => {
                 self.telemetry.reply_address_refused(refused);
@@ -151,6 +148,11 @@ impl Dispatcher {
         }
         self.telemetry.settled(settlement, delivery.received_at.elapsed());
         settlement
+    }
+
+    /// Tells the rule for reply addresses which queues are consumed.
+    pub fn consumes(&self, queues: &[Arc<ServedQueue>]) {
+        self.addresses.consumes(queues);
     }
 
     /// Runs a request and answers it.
@@ -179,10 +181,14 @@ impl Dispatcher {
 
     /// Decodes, routes, admits, calls and encodes.
     async fn work(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
+        if self.is_left(delivery).await {
+            return Work::GivenBack;
+        }
+        let form = delivery.terms.form;
         // Reading it takes no time worth a note, but where a host has died before …
         let reading = delivery.redelivered.then(|| self.suspicion.begin(delivery));
         let decoded = match self.acceptable(delivery) {
-            Ok(()) => wire::decode(delivery, self.form),
+            Ok(()) => wire::decode(delivery, form),
             Err(error)
                 if matches!(address, ReplyAddress::Nobody)
                     && delivery.properties.headers_lost.is_some() =>
@@ -190,7 +196,7 @@ impl Dispatcher {
                 let detail = format!("{}; nobody waits for an answer", error.message);
                 return Work::SetAside(Note { reason: Reason::Unreadable, detail, crashes: 0 });
             }
-            Err(error) => wire::refuse(delivery, self.form, error),
+            Err(error) => wire::refuse(delivery, form, error),
         };
         let max_body = usize::try_from(self.limits.max_body).unwrap_or(usize::MAX);
         drop(reading);
@@ -219,12 +225,29 @@ impl Dispatcher {
         finish(encoder, delivery, address)
     }
 
+    /// Whether the queue is of a plugin that is not served any more. Then it is not
+    /// consumed any more either, and others have the plugin, or will have. Waits
+    /// for that, so that what is given back does not come again at once.
+    async fn is_left(&self, delivery: &Delivery) -> bool {
+        let Some(plugin) = delivery.terms.plugin.as_deref() else { return false };
+        if self.plugins.has(plugin) {
+            return false;
+        }
+        let mut served = self.plugins.served();
+        tokio::select! {
+            () = delivery.leaving.cancelled() => true,
+            () = self.stopping.given_up.cancelled() => true,
+            // It has come back meanwhile.
+            _ = served.wait_for(|served| served.plugins.contains_key(plugin)) => false,
+        }
+    }
+
     /// The answer to a request that made the host itself fail.
     fn panicked(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
         self.telemetry.panicked();
         let error =
             CallError::new(ErrorKind::Internal, "the host failed while it handled this request");
-        let refused = wire::refuse(delivery, self.form, error);
+        let refused = wire::refuse(delivery, delivery.terms.form, error);
         let (calls, mut encoder) = refused.into_parts(usize::MAX);
         for call in calls {
             let (request, to) = call.into_request();
@@ -282,8 +305,11 @@ impl Dispatcher {
             self.telemetry.answered(&answered, None);
             return Some(answered);
         }
-        let (plugin, method) = match self.plugins.find(request.method.as_deref()) {
+        let find = || self.plugins.find_on(&delivery.terms, request.method.as_deref());
+        let (plugin, method) = match find() {
             Ok(found) => found,
+            // Between the look before and this one.
+            Err(_) if alone && self.is_left(delivery).await => return None,
             Err(error) => return unrouted(error),
         };
         let refuse_with = |error| {
@@ -316,9 +342,13 @@ impl Dispatcher {
         // a batch, whose other parts may have run.
         let never = CancellationToken::new();
         let may_be_given_back = alone && !once;
-        let stopping = if may_be_given_back { &self.stopping.draining } else { &never };
-        let several = self.plugins.several();
-        let slot = match self.slots.admit(&plugin, several, deadline.at(), stopping).await {
+        let stopping = if may_be_given_back { &delivery.leaving } else { &never };
+        let line = match (self.plugins.several(), &delivery.terms.plugin) {
+            (false, _) => Line::Only,
+            (true, None) => Line::OneOfSeveral,
+            (true, Some(_)) => Line::OwnQueue,
+        };
+        let slot = match self.slots.admit(&plugin, line, deadline.at(), stopping).await {
             Ok(slot) => slot,
             Err(Refused::Stopping) => return None,
             Err(Refused::Late) => {
@@ -347,7 +377,7 @@ impl Dispatcher {
         // waited for has failed too often meanwhile.
         let (plugin, method) = match plugin.resting() {
             None => (plugin, method),
-            Some(_) => match self.plugins.find(request.method.as_deref()) {
+            Some(_) => match find() {
                 Ok(found) => found,
                 Err(error) => return unrouted(error),
             },
@@ -390,7 +420,8 @@ impl Dispatcher {
                 published = self.publish(instead, broker).await;
             }
         }
-        if let (Err(PublishError::Undeliverable), ReplyAddress::Queue(_)) = (published, address) {
+        let kept = matches!(address, ReplyAddress::Queue(_) | ReplyAddress::Fixed(_));
+        if published == Err(PublishError::Undeliverable) && kept {
             let detail = "it was run, and the broker does not take its answer".to_owned();
             let note = Note { reason: Reason::Undeliverable, detail, crashes: 0 };
             // As for the reply: what cannot be kept is counted.
@@ -438,8 +469,17 @@ fn span(delivery: &Delivery) -> tracing::Span {
 fn finish(encoder: wire::Encoder, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
     let (routing_key, direct_node) = match address {
         ReplyAddress::Nobody => return Work::Nothing,
-        ReplyAddress::Queue(name) => (name, None),
+        ReplyAddress::Queue(name) | ReplyAddress::Fixed(name) => (name, None),
         ReplyAddress::Direct(name, node) => (name, Some(node)),
     };
-    encoder.finish(delivery, routing_key, direct_node).map_or(Work::Nothing, Work::Answer)
+    let Some(mut reply) = encoder.finish(delivery, routing_key, direct_node) else {
+        return Work::Nothing;
+    };
+    match (address, &delivery.terms.reply_exchange) {
+        (ReplyAddress::Queue(_), Some(exchange)) => reply.exchange = Some(exchange.clone()),
+        (ReplyAddress::Queue(_), None) => {}
+        // Queues, which the default exchange alone knows by their names.
+        _ => reply.exchange = None,
+    }
+    Work::Answer(reply)
 }

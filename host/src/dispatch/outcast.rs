@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::suspicion::MOST_CRASHES;
 use super::{Broker, Dispatcher, PublishError, ReplyAddress, Work};
 use crate::message::{
-    Answered, CallError, Death, Delivery, ErrorKind, Note, Place, Reason, Settlement,
+    Answered, CallError, Death, Delivery, ErrorKind, Note, Place, Reason, Request, Settlement,
 };
 use crate::wire;
 
@@ -110,7 +110,7 @@ impl Dispatcher {
             crashes: 0,
         });
         let error = CallError::new(kind, text);
-        let settlement = match self.addresses.check(&delivery.properties, &delivery.queue) {
+        let settlement = match self.addresses.check(delivery) {
             Ok(address) => self.give_up(delivery, address, &error, note.as_ref(), broker).await,
             Err(refused) => {
                 self.telemetry.reply_address_refused(refused);
@@ -181,13 +181,15 @@ impl Dispatcher {
         error: &CallError,
     ) -> Work {
         let decoded = match self.acceptable(delivery) {
-            Ok(()) => wire::decode(delivery, self.form),
-            Err(refused) => wire::refuse(delivery, self.form, refused),
+            Ok(()) => wire::decode(delivery, delivery.terms.form),
+            Err(refused) => wire::refuse(delivery, delivery.terms.form, refused),
         };
         let (calls, mut encoder) = decoded.into_parts(usize::MAX);
         for call in calls {
             let (request, to) = call.into_request();
-            let found = request.ok().map(|request| self.plugins.find(request.method.as_deref()));
+            let find =
+                |request: Request| self.plugins.find_on(&delivery.terms, request.method.as_deref());
+            let found = request.ok().map(find);
             let plugin = found.and_then(Result::ok).map(|(plugin, _)| plugin.id().clone());
             let answered = Answered { outcome: Err(error.clone()), plugin };
             encoder.push(&to, answered);

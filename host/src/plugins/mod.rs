@@ -23,6 +23,7 @@ mod pool;
 mod reload;
 mod reports;
 mod scan;
+mod served;
 mod signature;
 mod stack;
 mod store;
@@ -54,12 +55,13 @@ pub use kind::Kind;
 pub use plugin::{Invocation, Plugin};
 pub use reload::{Reloader, RescanHandle};
 pub use scan::is_name as is_plugin_name;
+pub use served::Served;
 pub use stack::Place;
 pub use symbols::{FIND_LINES_COMMAND, find_lines};
 use table::Table;
 
 use crate::config::{Limits, PluginConfig};
-use crate::message::{CallError, ErrorKind, PluginId};
+use crate::message::{CallError, ErrorKind, PluginId, Terms};
 use crate::telemetry::Telemetry;
 
 /// How long after a plugin's change an unknown method may be worth another
@@ -73,7 +75,7 @@ const MAX_NAME_SHOWN: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Plugins {
     table: Arc<ArcSwap<Table>>,
-    methods: Arc<watch_channel::Sender<usize>>,
+    served: Arc<watch_channel::Sender<Served>>,
     /// Wakes the reloader when a version was condemned.
     condemned: Arc<Notify>,
 }
@@ -83,7 +85,7 @@ impl Plugins {
     pub fn new(default: Option<String>) -> Self {
         Self {
             table: Arc::new(ArcSwap::from_pointee(Table::new(default))),
-            methods: Arc::new(watch_channel::Sender::new(0)),
+            served: Arc::default(),
             condemned: Arc::default(),
         }
     }
@@ -110,6 +112,43 @@ impl Plugins {
             });
             CallError::new(ErrorKind::MethodNotFound { retryable }, message)
         })
+    }
+
+    /// The same on the terms of a listener: in a plugin's own queue a method is
+    /// looked for in that plugin first, and a listener may have a default
+    /// method.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plugins::find`].
+    pub fn find_on(
+        &self,
+        terms: &Terms,
+        method: Option<&str>,
+    ) -> Result<(Arc<Plugin>, String), CallError> {
+        let Some(name) = method else {
+            let Some(default) = terms.default_method.as_deref() else { return self.find(None) };
+            return self.find(Some(default)).map_err(|mut error| {
+                error.message = format!(
+                    "the message names no method, and the default method `{default}` is not there"
+                );
+                error
+            });
+        };
+        if let Some(own) = &terms.plugin {
+            let is_full = name
+                .strip_prefix(&**own)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(table::SEPARATORS));
+            if !is_full && let Ok(found) = self.find(Some(&format!("{own}.{name}"))) {
+                return Ok(found);
+            }
+        }
+        self.find(method)
+    }
+
+    /// Whether there is a plugin of that name, which may be about to go.
+    pub fn has(&self, plugin: &str) -> bool {
+        self.table.load().has(plugin)
     }
 
     /// Whether more than one plugin is served.
@@ -155,9 +194,9 @@ impl Plugins {
         Ok(())
     }
 
-    /// Number of methods, as it changes.
-    pub fn methods(&self) -> watch_channel::Receiver<usize> {
-        self.methods.subscribe()
+    /// What is served, as it changes.
+    pub fn served(&self) -> watch_channel::Receiver<Served> {
+        self.served.subscribe()
     }
 
     /// Passes on what calls have found out about a version's health.
@@ -172,6 +211,14 @@ impl Plugins {
             }
             Some(Turn::Reopened { rest }) => telemetry.circuit_reopened(plugin.id(), rest),
             Some(Turn::Closed) => telemetry.circuit_closed(plugin.id()),
+        }
+    }
+
+    /// Notes whether a plugin is about to go, and nothing more is to be fetched
+    /// for it.
+    fn set_leaving(&self, name: &str, leaving: bool) {
+        if self.table.load().is_leaving(name) != leaving {
+            self.replace(|table| table.set_leaving(name, leaving));
         }
     }
 
@@ -203,9 +250,13 @@ impl Plugins {
     fn replace(&self, change: impl FnOnce(&mut Table)) {
         let mut table = Table::clone(&self.table.load());
         change(&mut table);
-        let methods = table.methods();
+        let served = table.served();
         self.table.store(Arc::new(table));
-        self.methods.send_replace(methods);
+        self.served.send_if_modified(|told| {
+            let changed = *told != served;
+            *told = served;
+            changed
+        });
     }
 }
 

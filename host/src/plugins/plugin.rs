@@ -312,6 +312,19 @@ impl Plugin {
         }
     }
 
+    /// Canonical names of its methods; a handler's or command's is its own.
+    pub(super) fn method_names(&self) -> Vec<String> {
+        let plugin = &self.id.name;
+        match &self.served {
+            Served::Handler(..) | Served::Command(_) => vec![plugin.to_string()],
+            Served::Typed(typed, _) => typed
+                .described()
+                .filter(|function| function.callable.is_ok())
+                .map(|function| format!("{plugin}.{}", function.name))
+                .collect(),
+        }
+    }
+
     /// Names of methods that do not begin with the plugin's, each with what
     /// stands behind the plugin's name in the canonical one.
     pub(super) fn wit_names(&self) -> Vec<(&str, &str)> {

@@ -32,6 +32,10 @@ const QUIET: Duration = Duration::from_millis(300);
 /// gap.
 const GRACE: Duration = CHANGE_SETTLES;
 
+/// How long before its end nothing more is fetched for it: what was fetched by
+/// then is begun, or given back, while it can still be called.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Time between two looks that nothing has asked for.
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -266,7 +270,10 @@ impl Reloader {
             versions: Vec::new(),
             reported: None,
         });
-        file.gone = None;
+        let is_back = file.gone.take().is_some();
+        if is_back {
+            self.plugins.set_leaving(&name, false);
+        }
         let named = hints.is_named(&name);
         if file.seen != found.state {
             file.seen = found.state;
@@ -439,6 +446,11 @@ impl Reloader {
         let now = Instant::now();
         let file = self.files.get_mut(name)?;
         let due = *file.gone.get_or_insert(now) + GRACE;
+        let leaves = due.checked_sub(FAREWELL).unwrap_or(due);
+        if now < leaves {
+            return Some(leaves);
+        }
+        self.plugins.set_leaving(name, true);
         if now < due {
             return Some(due);
         }

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::discovery::Told;
 use super::plugin::Plugin;
+use super::served;
 use super::typed::{normal, resolve};
 
 /// Most remembered changes; older ones are dropped first. They only decide
@@ -35,6 +36,9 @@ pub(super) struct Table {
     warned_of_no_default: bool,
     changes: Vec<(Arc<str>, Instant)>,
     told: Told,
+    /// Plugins that are about to go. They serve, and nothing more is fetched
+    /// for them.
+    leaving: BTreeSet<Arc<str>>,
 }
 
 /// A plugin that is served.
@@ -73,6 +77,7 @@ impl Table {
             warned_of_no_default: false,
             changes: Vec::new(),
             told: Told::default(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -144,6 +149,7 @@ impl Table {
 
     pub(super) fn insert(&mut self, plugin: Arc<Plugin>, now: Instant) {
         let had_default = self.find(None).is_some();
+        self.leaving.remove(&plugin.id().name);
         self.note_change(plugin.id().name.clone(), now);
         let replaced = self.plugins.remove(&plugin.id().name);
         let before = replaced.and_then(|replaced| {
@@ -168,10 +174,35 @@ impl Table {
 
     pub(super) fn remove(&mut self, name: &str, now: Instant) -> Option<Arc<Plugin>> {
         let (name, served) = self.plugins.remove_entry(name)?;
+        self.leaving.remove(&name);
         served.newest.retire(true);
         self.note_change(name, now);
         self.find_aliases();
         Some(served.newest)
+    }
+
+    /// Notes whether a plugin is about to go.
+    pub(super) fn set_leaving(&mut self, name: &str, leaving: bool) {
+        if !leaving {
+            self.leaving.remove(name);
+        } else if let Some((name, _)) = self.plugins.get_key_value(name) {
+            self.leaving.insert(name.clone());
+        }
+    }
+
+    pub(super) fn is_leaving(&self, name: &str) -> bool {
+        self.leaving.contains(name)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.plugins.contains_key(name)
+    }
+
+    /// What requests may be fetched for.
+    pub(super) fn served(&self) -> served::Served {
+        let stay = self.plugins.iter().filter(|(name, _)| !self.leaving.contains(*name));
+        let plugins = stay.map(|(name, one)| (name.clone(), one.plugin().method_names()));
+        served::Served { methods: self.methods(), plugins: plugins.collect() }
     }
 
     /// Whether calls of its plugin go to this version.

@@ -5,6 +5,7 @@
 //! with the host's own arguments, and it ends with the host: its standard
 //! input is a pipe that nobody else holds.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -12,11 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::amqp::Session;
+use crate::config::ServedQueue;
 use crate::message::Place;
 use crate::telemetry::Telemetry;
 
@@ -144,35 +146,87 @@ impl LaneKeeper {
     }
 }
 
+/// What is known of the requests of one queue that were set aside.
+struct Look {
+    /// When to look again …
+    again: Instant,
+    /// … which is so long after a look.
+    pause: Duration,
+    /// How many are parked, as far as that is known.
+    parked: Option<u32>,
+}
+
+impl Look {
+    fn first() -> Self {
+        Self { again: Instant::now(), pause: LOOK, parked: None }
+    }
+
+    /// Looks at what there is of one queue. Returns whether suspects wait.
+    async fn at(&mut self, session: &Session, queue: &str) -> bool {
+        let suspects = session.waiting(queue, Place::Suspect).await;
+        let parked = session.waiting(queue, Place::Parked).await;
+        self.pause = match (&suspects, &parked) {
+            (Ok(None), Ok(None)) => self.pause.saturating_mul(2).min(LOOK_IN_VAIN),
+            _ => LOOK,
+        };
+        self.again = Instant::now() + self.pause;
+        self.parked = match parked {
+            Ok(waiting) => Some(waiting.unwrap_or(0)),
+            Err(error) => {
+                debug!("cannot look for parked requests: {error}");
+                None
+            }
+        };
+        match suspects {
+            Ok(waiting) => waiting.is_some_and(|waiting| waiting > 0),
+            Err(error) => {
+                debug!("cannot look for suspects: {error}");
+                false
+            }
+        }
+    }
+}
+
 /// Looks for suspects, and for what is parked, for as long as the session lives.
 pub(super) async fn look_for_suspects(
     session: Arc<Session>,
+    mut queues: watch::Receiver<Vec<Arc<ServedQueue>>>,
     wanted: Arc<Notify>,
     telemetry: Telemetry,
     stop: CancellationToken,
 ) {
     let looking = async {
-        let mut pause = LOOK;
+        let mut looks: BTreeMap<String, Look> = BTreeMap::new();
         loop {
-            let suspects = session.waiting(Place::Suspect).await;
-            let parked = session.waiting(Place::Parked).await;
-            match (&suspects, &parked) {
-                (Ok(None), Ok(None)) => pause = pause.saturating_mul(2).min(LOOK_IN_VAIN),
-                _ => pause = LOOK,
+            let now = queues.borrow_and_update().clone();
+            let mut before = std::mem::take(&mut looks);
+            for name in now.iter().map(|served| &served.queue.name) {
+                let mut look = before.remove(name).unwrap_or_else(Look::first);
+                if look.again <= Instant::now() && look.at(&session, name).await {
+                    wanted.notify_one();
+                }
+                looks.insert(name.clone(), look);
             }
-            match suspects {
-                Ok(None | Some(0)) => {}
-                Ok(Some(_)) => wanted.notify_one(),
-                Err(error) => debug!("cannot look for suspects: {error}"),
+            let add = |sum: u32, look: &Look| Some(sum.saturating_add(look.parked?));
+            if let Some(parked) = looks.values().try_fold(0, add) {
+                telemetry.parked(parked);
             }
-            match parked {
-                Ok(waiting) => telemetry.parked(waiting.unwrap_or(0)),
-                Err(error) => debug!("cannot look for parked requests: {error}"),
-            }
-            tokio::select! {
-                () = session.has_set_aside(Place::Suspect) => wanted.notify_one(),
-                () = session.has_set_aside(Place::Parked) => {}
-                () = tokio::time::sleep(pause) => {}
+            let next = looks.values().map(|look| look.again).min();
+            let next = next.unwrap_or_else(|| Instant::now() + LOOK_IN_VAIN);
+            let set_aside = tokio::select! {
+                () = session.has_set_aside(Place::Suspect) => {
+                    wanted.notify_one();
+                    true
+                }
+                () = session.has_set_aside(Place::Parked) => true,
+                Ok(()) = queues.changed() => false,
+                () = tokio::time::sleep_until(next.into()) => false,
+            };
+            if set_aside {
+                // In any of them, and maybe for the first time.
+                for look in looks.values_mut() {
+                    look.again = Instant::now();
+                }
             }
         }
     };

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::amqp::{DeadLetters, Session};
+use crate::config::ServedQueue;
 use crate::dispatch::Dispatcher;
 
 /// When to look again for what was there to consume and is not now.
@@ -20,13 +21,14 @@ const IN_VAIN: Duration = Duration::from_secs(600);
 /// Works for as long as the session lives.
 pub(super) async fn reap(
     session: Arc<Session>,
+    served: Arc<ServedQueue>,
     dispatcher: Arc<Dispatcher>,
     stop: CancellationToken,
 ) {
     loop {
         let reaping = async {
             let mut pause = AGAIN;
-            match DeadLetters::of(&session).await {
+            match DeadLetters::of(&session, &served).await {
                 Ok(None) => pause = IN_VAIN,
                 Ok(Some(mut dead)) => {
                     let dispatcher = &dispatcher;

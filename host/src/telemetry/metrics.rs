@@ -40,6 +40,7 @@ pub(super) struct Metrics {
     pub(super) compile_cache: IntCounterVec,
     pub(super) compile_seconds: prometheus::Histogram,
     pub(super) connected: IntGauge,
+    pub(super) queues_waiting: IntGauge,
     pub(super) replying: IntGauge,
     pub(super) blocked: IntGauge,
     pub(super) sessions: IntCounterVec,
@@ -165,7 +166,11 @@ impl Metrics {
                 "Time that helpers took for a component, or until they gave it up.",
                 &COMPILE_BUCKETS,
             )?,
-            connected: gauge("rpchost_connected", "1 while the queue is consumed.")?,
+            connected: gauge("rpchost_connected", "1 while queues are consumed.")?,
+            queues_waiting: gauge(
+                "rpchost_queues_waiting",
+                "Queues that are to be consumed and are not.",
+            )?,
             replying: gauge("rpchost_replying", "1 while the connection for replies is open.")?,
             blocked: gauge(
                 "rpchost_blocked",

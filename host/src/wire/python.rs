@@ -97,22 +97,24 @@ impl<'a> Exception<'a> {
         let text = error.data.as_deref().unwrap_or("null");
         let data: Data = serde_json::from_str(text).unwrap_or_default();
         let is_ours = !matches!(error.kind, ErrorKind::Application { .. });
-        let (module, name) = if is_ours {
-            let (module, name) = known_as(error.kind);
-            (module, Cow::Borrowed(name))
-        } else {
-            let named = match &data.name {
-                Some(Value::String(name)) if is_name(name) => Some(name.clone()),
-                _ => case_name(text, &error.message),
-            };
-            let name = named.unwrap_or_else(|| "ApplicationError".to_owned());
-            let module = if BUILTIN.contains(&name.as_str()) { BUILTINS } else { OURS };
-            (module, Cow::Owned(name))
+        let (name, args) = match data.name {
+            _ if is_ours => (None, None),
+            Some(Value::String(name)) if is_name(&name) => {
+                (Some(name), data.args.filter(Value::is_array))
+            }
+            _ => case(text, &error.message).map_or((None, None), |(name, value)| {
+                (Some(name), value.map(|value| json!([value])))
+            }),
         };
-        let args = match data.args {
-            Some(args @ Value::Array(_)) if !is_ours => args,
-            _ => json!([error.message]),
+        let (module, name) = match name {
+            Some(name) if BUILTIN.contains(&name.as_str()) => (BUILTINS, Cow::Owned(name)),
+            Some(name) => (OURS, Cow::Owned(name)),
+            None => {
+                let (module, name) = known_as(error.kind);
+                (module, Cow::Borrowed(name))
+            }
         };
+        let args = args.unwrap_or_else(|| json!([error.message]));
         let stack = match data.stack {
             Some(Value::Array(frames)) if is_ours => {
                 frames.into_iter().filter_map(|frame| frame.as_str().map(str::to_owned)).collect()
@@ -162,18 +164,17 @@ fn known_as(kind: ErrorKind) -> (&'static str, &'static str) {
     }
 }
 
-/// `not-found` of a variant or an enum as `NotFound`: a typed method's error has
-/// the case's name for its message and the value for its data.
-fn case_name(data: &str, message: &str) -> Option<String> {
+/// `not-found` of a variant or an enum as `NotFound`, with the variant's value: a typed
+/// method's error has the case's name for its message and the whole for its data.
+fn case(data: &str, message: &str) -> Option<(String, Option<Value>)> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if !message.bytes().all(plain) || !message.starts_with(|first: char| first.is_ascii_lowercase())
-    {
+    if !message.bytes().all(plain) {
         return None;
     }
-    let is_case = match serde_json::from_str(data) {
-        Ok(Value::String(name)) => name == message,
-        Ok(Value::Object(members)) => members.len() == 1 && members.contains_key(message),
-        _ => false,
+    let value = match serde_json::from_str(data).ok()? {
+        Value::String(name) if name == message => None,
+        Value::Object(mut members) if members.len() == 1 => Some(members.remove(message)?),
+        _ => return None,
     };
     let name: String = message
         .split('-')
@@ -182,7 +183,7 @@ fn case_name(data: &str, message: &str) -> Option<String> {
             format!("{}{rest}", first.to_ascii_uppercase())
         })
         .collect();
-    (is_case && is_name(&name)).then_some(name)
+    is_name(&name).then_some((name, value))
 }
 
 /// Whether this is the name of a class: it is shown, and some clients make a class
@@ -219,7 +220,7 @@ mod tests {
                 r#"["a",9]"#.into(),
             ),
             ("not-found", r#""not-found""#, "rpchost.NotFound", message("not-found")),
-            ("too-big", r#"{"too-big":{"by":3}}"#, "rpchost.TooBig", message("too-big")),
+            ("too-big", r#"{"too-big":{"by":3}}"#, "rpchost.TooBig", r#"[{"by":3}]"#.into()),
             // No name of a class.
             ("bad", r#"{"type":"os.system"}"#, "rpchost.ApplicationError", message("bad")),
             ("bad", r#"{"type":""}"#, "rpchost.ApplicationError", message("bad")),

@@ -93,6 +93,21 @@ impl Asks {
         of.iter().map(|answer| header(answer, "rpchost-status").expect("a status")).collect()
     }
 
+    /// The plugins that all answers to a request so far came from.
+    ///
+    /// # Panics
+    ///
+    /// When an answer names none.
+    pub fn plugins(&self, id: &str) -> Vec<String> {
+        let answers = self.answers.lock().expect("the answers");
+        let of = answers.get(id).map(Vec::as_slice).unwrap_or_default();
+        let plugin = |answer: &Delivery| {
+            let id = header(answer, "rpchost-plugin").expect("a plugin");
+            id.split('@').next().unwrap_or_default().to_owned()
+        };
+        of.iter().map(plugin).collect()
+    }
+
     /// The body of a request's first answer.
     ///
     /// # Panics

@@ -1,11 +1,12 @@
 //! A broker in memory that records what is done to it, in order.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use rpchost::dispatch::{Broker, PublishError};
 use rpchost::message::{Delivery, Note, Original, Place, Properties, Reply, Revoked, Settlement};
+use tokio_util::sync::CancellationToken;
 
 /// One thing that was done.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +87,7 @@ pub fn delivery(kind: Option<&str>, body: impl Into<Bytes>) -> Delivery {
     Delivery {
         tag: 7,
         queue: "rpc_queue".into(),
+        terms: Arc::default(),
         exchange: String::new(),
         routing_key: "rpc_queue".to_owned(),
         redelivered: false,
@@ -99,6 +101,7 @@ pub fn delivery(kind: Option<&str>, body: impl Into<Bytes>) -> Delivery {
         },
         body: body.into(),
         revoked: Revoked::default(),
+        leaving: CancellationToken::new(),
         original: Original::default(),
         set_aside: None,
     }

@@ -47,8 +47,10 @@ pub struct Host {
 pub struct Options {
     /// The broker.
     pub url: String,
-    /// The queue.
+    /// The queue, unless the file says it.
     pub queue: String,
+    /// The text of `rpchost.toml`, where there is one.
+    pub file: Option<String>,
     /// More arguments.
     pub args: Vec<String>,
     /// The state directory, where it is not to be one of the host's own.
@@ -63,10 +65,16 @@ impl Options {
         Self {
             url: url.to_owned(),
             queue: queue.to_owned(),
+            file: None,
             args: Vec::new(),
             state: None,
             xdg_state: None,
         }
+    }
+
+    /// A broker, and a file that says the queues.
+    pub fn in_file(url: &str, file: &str) -> Self {
+        Self { file: Some(file.to_owned()), ..Self::new(url, "") }
     }
 
     /// A state directory that outlives the host.
@@ -95,14 +103,38 @@ impl Host {
     ///
     /// When the line does not come; with the host's log.
     pub fn start(options: &Options, plugins: &[(&str, &[u8])]) -> Self {
+        Self::start_with(options, plugins, &[])
+    }
+
+    /// The same, with configurations of plugins by their names.
+    ///
+    /// # Panics
+    ///
+    /// As [`Host::start`].
+    pub fn start_with(
+        options: &Options,
+        plugins: &[(&str, &[u8])],
+        configs: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let folder = directory.path().join("plugins");
         std::fs::create_dir_all(&folder).expect("the plugin directory");
         for (name, wasm) in plugins {
             std::fs::write(folder.join(format!("{name}.wasm")), wasm).expect("a plugin");
         }
+        for (name, text) in configs {
+            std::fs::write(folder.join(format!("{name}.toml")), text).expect("a configuration");
+        }
         let log = std::fs::File::create(directory.path().join("log")).expect("the log");
-        let mut serve = command(&["serve", "--queue", &options.queue, "--admin", "127.0.0.1:0"]);
+        let mut serve = command(&["serve", "--admin", "127.0.0.1:0"]);
+        match &options.file {
+            None => serve.args(["--queue", &options.queue]),
+            Some(text) => {
+                let file = directory.path().join("rpchost.toml");
+                std::fs::write(&file, text).expect("the configuration");
+                serve.arg("--config").arg(file)
+            }
+        };
         match &options.xdg_state {
             Some(xdg_state) => serve.env("XDG_STATE_HOME", xdg_state),
             None => {

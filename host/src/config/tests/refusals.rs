@@ -60,18 +60,18 @@ fn all_problems_are_reported_at_once_each_with_its_place() {
             ("RPCHOST_DIALECT", "soap"),
             ("RPCHOST_CALL_TIMEOUT", "30m"),
         ],
-        file: Some("max_body = '1MiB'\nmax-headers = '5'\n\n[[listener]]\nqueue = 'x'"),
+        file: Some("max_body = '1MiB'\nmax-headers = '5'\n\n[[listener]]\nqeue = 'x'"),
     };
     let expected = [
         "file `host.toml` line 1 key `max_body`: is not a key; did you mean `max-body`?",
-        "file `host.toml` line 4 key `listener`: not available in this version",
+        "file `host.toml` line 5 key `listener.qeue`: is not a key; did you mean `queue`?",
         "flag `--tls-cert`: needs the private key too; add `tls-key`",
         "flag `--tls-cert`: `/nowhere` cannot be opened: No such file or directory (os error 2)",
         "flag `--heartbeat`: `0s` must be from `1s` to `10m`: without heartbeats a frozen broker is never noticed",
         "flag `--queue`: `amq.x` begins with `amq.`, which belongs to the broker; choose another name",
-        "flag `--queue-arg`: `nonsense` must be `KEY=VALUE`, such as `x-max-length=1000`",
         "environment `RPCHOST_DIALECT`: `soap` is not known; write `auto`, `plain`, `json-rpc`, `envelope`, `nameko`, \
          `nestjs`, `celery` or `aio-pika`",
+        "flag `--queue-arg`: `nonsense` must be `KEY=VALUE`, such as `x-max-length=1000`",
         "environment `RPCHOST_MAX_IN_FLIGHT`: `40000` must be from `1` to `32767`: the prefetch is twice this, and \
          AMQP allows 65535",
         "environment `RPCHOST_CALL_TIMEOUT`: `30m` must be from `1ms` to `29m 59s`: RabbitMQ takes a request back that \
@@ -114,7 +114,8 @@ fn each_limit_refuses_what_is_just_beyond() {
 #[test]
 fn the_queue_type_is_said_once() {
     let queue = |flags: &[&str]| {
-        resolved(&Run { typed: flags, ..Run::default() }, Profile::Serve).map(|c| c.queue.kind)
+        resolved(&Run { typed: flags, ..Run::default() }, Profile::Serve)
+            .map(|c| c.listeners[0].queue.kind)
     };
     assert_eq!(queue(&["--queue-arg", "x-queue-type=quorum"]), Ok(QueueKind::Quorum));
     assert_eq!(
@@ -134,7 +135,9 @@ fn the_queue_type_is_said_once() {
 #[test]
 fn dev_creates_a_classic_queue_unless_told_otherwise() {
     let kind = |flags: &[&str]| {
-        resolved(&Run { typed: flags, ..Run::default() }, Profile::Dev).unwrap().queue.kind
+        resolved(&Run { typed: flags, ..Run::default() }, Profile::Dev).unwrap().listeners[0]
+            .queue
+            .kind
     };
     assert_eq!(kind(&[]), QueueKind::Classic);
     assert_eq!(kind(&["--queue-type", "quorum"]), QueueKind::Quorum);

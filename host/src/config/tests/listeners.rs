@@ -1,0 +1,145 @@
+//! `[[listener]]`: what its keys mean, what goes with a dialect, what does not go together.
+
+use super::*;
+use crate::message::EnvelopeReply;
+
+fn in_file(file: &str) -> Vec<Listener> {
+    made(&Run { file: Some(file), ..Run::default() }).listeners
+}
+
+fn refused(file: &str) -> Vec<String> {
+    problems(&Run { file: Some(file), ..Run::default() })
+}
+
+#[test]
+fn a_listener_has_keys_of_its_own() {
+    let listeners = in_file(
+        "[[listener]]\nqueue = 'requests'\nqueue-type = 'classic'\nqueue-arg = 'x-max-length=9'\n\
+         exchange = 'rpc_exchange'\nexchange-durable = false\nbind = ['/.request./', 'rpc./']\n\
+         dialect = 'envelope'\ndefault-method = 'math.fib'\nmethod-by-key = true\n\
+         envelope-reply = 'flat'\nprefetch = 1\nreply-exchange = 'answers'\n\
+         reply-queue = 'replies'\n[[listener]]\n",
+    );
+    let [first, second] = listeners.as_slice() else { panic!("{listeners:?}") };
+    assert_eq!((first.queue.name.as_str(), first.queue.kind), ("requests", QueueKind::Classic));
+    assert_eq!(first.queue.args, [("x-max-length".to_owned(), ArgValue::Int(9))]);
+    let exchange = first.exchange.as_ref().unwrap();
+    assert_eq!((exchange.name.as_str(), exchange.kind), ("rpc_exchange", ExchangeKind::Direct));
+    assert!(!exchange.durable);
+    assert_eq!(exchange.keys, ["/.request./", "rpc./"]);
+    assert_eq!(first.form.dialect, Dialect::Envelope);
+    assert_eq!((first.form.method_by_key, first.prefetch), (true, Some(1)));
+    assert_eq!(first.form.envelope_reply, Some(EnvelopeReply::Flat));
+    assert_eq!(first.default_method.as_deref(), Some("math.fib"));
+    assert_eq!(first.reply_exchange.as_deref(), Some("answers"));
+    assert_eq!(first.reply_queue.as_deref(), Some("replies"));
+    assert!(!first.dead_letters, "its callers declare the queue, too");
+    assert_eq!((second.queue.name.as_str(), second.queue.kind), ("rpc_queue", QueueKind::Quorum));
+    assert!(second.dead_letters && second.exchange.is_none() && !second.exclusive);
+}
+
+#[test]
+fn a_dialect_brings_what_its_clients_expect() {
+    for file in ["[[listener]]\ndialect = 'nameko'", "dialect = 'nameko'"] {
+        let nameko = in_file(file).remove(0);
+        assert_eq!((nameko.queue.name.as_str(), nameko.per), ("rpc-{plugin}", Per::Plugin));
+        let exchange = nameko.exchange.unwrap();
+        assert_eq!((exchange.name.as_str(), exchange.kind), ("nameko-rpc", ExchangeKind::Topic));
+        assert_eq!(exchange.keys, ["{plugin}.*"]);
+        assert_eq!(nameko.reply_exchange.as_deref(), Some("nameko-rpc"));
+    }
+    let celery = in_file("[[listener]]\ndialect = 'celery'").remove(0);
+    assert_eq!((celery.queue.name.as_str(), celery.queue.kind), ("celery", QueueKind::Classic));
+    assert_eq!(celery.exchange.unwrap().keys, ["celery"]);
+    assert!(!celery.dead_letters);
+    let jobs = in_file("[[listener]]\ndialect = 'celery'\nqueue = 'jobs'").remove(0);
+    assert_eq!(jobs.exchange.unwrap().keys, ["jobs"]);
+    let aio_pika = in_file("[[listener]]\ndialect = 'aio-pika'").remove(0);
+    assert_eq!((aio_pika.queue.name.as_str(), aio_pika.per), ("{method}", Per::Method));
+    let dlx = ("x-dead-letter-exchange".to_owned(), ArgValue::Text("rpc.dlx".to_owned()));
+    assert_eq!(aio_pika.queue.args, [dlx]);
+    let behind =
+        in_file("[[listener]]\ndialect = 'aio-pika'\nqueue = 'x::{method}'\nexchange = 'x'");
+    assert_eq!(behind[0].exchange.as_ref().unwrap().keys, ["x::{method}"]);
+    // A queue that was named is that queue, as before there were listeners.
+    let named = typed(&["--queue", "services", "--dialect", "nameko"]).listeners.remove(0);
+    assert_eq!((named.per, named.exchange), (Per::Listener, None));
+}
+
+#[test]
+fn each_kind_of_exchange_has_its_bindings() {
+    let bound = |lines: &str| {
+        in_file(&format!("[[listener]]\nqueue = 'q'\nexchange = 'x'\n{lines}")).remove(0).exchange
+    };
+    assert_eq!(bound("").unwrap().keys, ["q"]);
+    assert_eq!(bound("exchange-type = 'fanout'").unwrap().keys, [""]);
+    let headers = bound("exchange-type = 'headers'\nbind-arg = ['x-match=any', 'n=1']").unwrap();
+    assert_eq!((headers.keys.len(), headers.args.len()), (1, 2));
+    assert_eq!(
+        refused("[[listener]]\nexchange = 'x'\nexchange-type = 'topic'"),
+        [
+            "file `host.toml` line 2 key `listener.exchange`: of type `topic` needs a pattern in `bind`, \
+             such as `\"#\"`"
+        ]
+    );
+    assert!(
+        refused("[[listener]]\nexchange = 'x'\nexchange-type = 'headers'")[0].contains("bind-arg")
+    );
+    assert!(refused("[[listener]]\nbind = 'k'")[0].contains("needs an `exchange` too"));
+}
+
+#[test]
+fn patterns_and_switches_go_together() {
+    let per = |lines: &str| in_file(&format!("[[listener]]\n{lines}")).remove(0);
+    assert_eq!(per("per-plugin = true").queue.name, "{plugin}");
+    assert_eq!(per("per-plugin = true\nqueue = 'rpc.{plugin}'").per, Per::Plugin);
+    assert_eq!(per("exclusive = true").queue.kind, QueueKind::Transient);
+    for (lines, said) in [
+        ("per-plugin = true\nqueue = 'rpc'", "must have `{plugin}` in it"),
+        ("queue = 'rpc.{plugin}'", "write `per-plugin = true` too"),
+        ("per-plugin = true\nper-method = true\nqueue = '{plugin}'", "leave one of the two out"),
+        ("per-plugin = 'yes'", "is no boolean; write `true` or `false`"),
+        ("exclusive = true\nqueue-type = 'quorum'", "is not for quorum queues"),
+        ("exclusive = true\ndead-letters = true", "are not for exclusive queues"),
+        ("envelope-reply = 'flat'\ndialect = 'plain'", "is for the dialects `envelope` and `auto`"),
+        ("prefetch = 0", "must be from `1` to `65535`"),
+        ("reply-queue = 'rpc_queue'", "replies would be requests"),
+        (
+            "exchange = 'all'\nexchange-type = 'fanout'\nreply-exchange = 'all'",
+            "replies would be requests",
+        ),
+    ] {
+        let problems = refused(&format!("[[listener]]\n{lines}"));
+        assert!(problems.concat().contains(said), "{lines}: {problems:?}");
+    }
+}
+
+#[test]
+fn listeners_and_flat_keys_are_two_ways_and_one_is_chosen() {
+    let two = "[[listener]]\nqueue = 'a'\n[[listener]]\nqueue = 'a'";
+    assert!(refused(two)[0].ends_with("another listener has the queue `a`"));
+    let both = refused("dialect = 'plain'\n[[listener]]\nqueue = 'a'");
+    assert_eq!(
+        both,
+        [
+            "file `host.toml` line 1 key `dialect`: stands beside `[[listener]]`; write `dialect` in the \
+             listener it is meant for"
+        ]
+    );
+    let named = made(&Run {
+        typed: &["--queue", "mine"],
+        file: Some("[[listener]]\nqueue = 'a'"),
+        ..Run::default()
+    });
+    assert_eq!(named.listeners.len(), 1);
+    assert_eq!(named.listeners[0].queue.name, "mine");
+    assert_eq!(
+        named.warnings,
+        ["flag `--queue` takes the place of every `[[listener]]` in the file"]
+    );
+    let patterned = made(&Run {
+        file: Some("[[listener]]\nper-plugin = true\nqueue = 'rpc.{plugin}'"),
+        ..Run::default()
+    });
+    assert_eq!(patterned.queue_for("math.fib"), "rpc.math");
+}
