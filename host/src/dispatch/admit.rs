@@ -62,37 +62,42 @@ struct Lane {
 /// How fast a line moves.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When a call was done last, if somebody has waited since.
+    /// When a call was done last, if somebody has waited ever since.
     last: Option<Instant>,
-    /// From one call that is done to the next, smoothed; zero at first.
-    between: Duration,
+    /// From one call that is done to the next, smoothed, and when that was seen.
+    between: Option<(Duration, Instant)>,
 }
 
 impl Pace {
     /// How much a new interval counts.
     const WEIGHT: u32 = 8;
 
-    /// Notes that a call is done. What passes while nobody waits says nothing
-    /// about how fast a line moves.
-    fn done(&mut self, now: Instant, somebody_waits: bool) {
-        if let Some(last) = self.last {
+    /// Notes that a call has left its slot, `done` or given up. What passes while
+    /// nobody waits says nothing about how fast a line moves.
+    fn left(&mut self, now: Instant, done: bool, somebody_waits: bool) {
+        if done && let Some(last) = self.last {
             let between = now.saturating_duration_since(last);
-            self.between = if self.between.is_zero() {
-                between
-            } else {
-                (self.between * (Self::WEIGHT - 1) + between) / Self::WEIGHT
-            };
+            let smoothed = self.between.map_or(between, |(before, _)| {
+                (before * (Self::WEIGHT - 1) + between) / Self::WEIGHT
+            });
+            self.between = Some((smoothed, now));
         }
-        self.last = somebody_waits.then_some(now);
+        self.last = match (somebody_waits, done) {
+            (false, _) => None,
+            (true, true) => Some(now),
+            (true, false) => self.last,
+        };
     }
 
     /// Whether a call with this many before it, waiting or running, is likely to
     /// be done in time. Twice the average is allowed for: the line need only be
-    /// long enough that it is never empty.
-    fn in_time(&self, before: usize, left: Duration) -> bool {
+    /// long enough that it is never empty. Where all are refused nothing is
+    /// learned any more, so what was seen counts for as long as a call may wait.
+    fn in_time(&self, before: usize, now: Instant, left: Duration) -> bool {
+        let Some((between, seen)) = self.between else { return true };
         let before = u32::try_from(before).unwrap_or(u32::MAX);
-        let needed = self.between.saturating_mul(before);
-        needed.saturating_mul(2) <= left
+        let needed = between.saturating_mul(before).saturating_mul(2);
+        needed <= left || now.saturating_duration_since(seen) > left
     }
 }
 
@@ -100,18 +105,27 @@ impl Pace {
 #[derive(Debug)]
 pub(super) struct Slot {
     lane: Arc<Lane>,
+    done: bool,
     _own: OwnedSemaphorePermit,
     _shared: OwnedSemaphorePermit,
 }
 
 impl Slot {
+    fn new(lane: Arc<Lane>, own: OwnedSemaphorePermit, shared: OwnedSemaphorePermit) -> Self {
+        Self { lane, done: false, _own: own, _shared: shared }
+    }
+
     /// Gives the slot back. A call that ran out of time has freed its slot, and
     /// many do so at the same time; the line is no faster for it.
-    pub(super) fn give_back(self, in_time: bool) {
-        if in_time {
-            let somebody_waits = self.lane.waiting.load(Ordering::Relaxed) > 0;
-            self.lane.pace().done(Instant::now(), somebody_waits);
-        }
+    pub(super) fn give_back(mut self, in_time: bool) {
+        self.done = in_time;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let somebody_waits = self.lane.waiting.load(Ordering::Relaxed) > 0;
+        self.lane.pace().left(Instant::now(), self.done, somebody_waits);
     }
 }
 
@@ -153,7 +167,7 @@ impl Slots {
         if let (Ok(own), Ok(shared)) =
             (lane.free.clone().try_acquire_owned(), self.free.clone().try_acquire_owned())
         {
-            return Ok(Slot { lane, _own: own, _shared: shared });
+            return Ok(Slot::new(lane, own, shared));
         }
         // Prefetch is twice the slots. A host with one plugin turns nothing
         // away; with several, what one of them runs and has in line leaves a
@@ -167,9 +181,10 @@ impl Slots {
         }
         // A call that would end too late takes the time of one that would not.
         if let Some(deadline) = deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = deadline.saturating_duration_since(now);
             let before = ahead.saturating_add(lane.limit);
-            if !lane.pace().in_time(before, left) {
+            if !lane.pace().in_time(before, now, left) {
                 return Err(Refused::TooLate(ahead));
             }
         }
@@ -177,9 +192,7 @@ impl Slots {
             let own = lane.free.clone().acquire_owned().await;
             let shared = self.free.clone().acquire_owned().await;
             match (own, shared) {
-                (Ok(own), Ok(shared)) => {
-                    Ok(Slot { lane: lane.clone(), _own: own, _shared: shared })
-                }
+                (Ok(own), Ok(shared)) => Ok(Slot::new(lane.clone(), own, shared)),
                 // Nobody closes the semaphores.
                 _ => Err(Refused::Stopping),
             }
@@ -233,19 +246,35 @@ mod tests {
     fn a_line_that_moves_too_slowly_for_a_deadline_is_known() {
         let mut pace = Pace::default();
         let begun = Instant::now();
-        assert!(pace.in_time(1_000, MS), "nothing is known yet");
+        let at = |ms| begun + MS * ms;
+        assert!(pace.in_time(1_000, begun, MS), "nothing is known yet");
         for nth in 0..100 {
-            pace.done(begun + MS * 10 * nth, true);
+            pace.left(at(10 * nth), true, true);
         }
-        assert!(pace.in_time(50, MS * 1_000));
-        assert!(!pace.in_time(51, MS * 1_000));
+        assert!(pace.in_time(50, at(990), MS * 1_000));
+        assert!(!pace.in_time(51, at(990), MS * 1_000));
+        // Time-outs are no sign that it moves.
+        pace.left(at(995), false, true);
+        assert!(!pace.in_time(51, at(995), MS * 1_000));
         // Then nobody waits for a minute: that is no pace.
-        pace.done(begun + MS * 1_000, false);
-        pace.done(begun + MS * 61_000, true);
-        assert!(pace.in_time(50, MS * 1_000));
+        pace.left(at(1_000), false, false);
+        pace.left(at(61_000), true, true);
+        assert!(pace.in_time(50, at(1_000), MS * 1_000));
         for nth in 1..100 {
-            pace.done(begun + MS * 61_000 + MS * nth, true);
+            pace.left(at(61_000 + nth), true, true);
         }
-        assert!(pace.in_time(450, MS * 1_000), "it has become faster");
+        assert!(pace.in_time(450, at(61_100), MS * 1_000), "it has become faster");
+    }
+
+    #[test]
+    fn what_was_seen_long_ago_refuses_nobody() {
+        let mut pace = Pace::default();
+        let begun = Instant::now();
+        let at = |ms| begun + MS * ms;
+        // One at a time, and a slow one that somebody waited for.
+        pace.left(at(0), true, true);
+        pace.left(at(6_000), true, false);
+        assert!(!pace.in_time(1, at(6_001), MS * 10_000));
+        assert!(pace.in_time(1, at(16_001), MS * 10_000), "nothing was learned since");
     }
 }
