@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::connect::{Connector, OpenError, within};
+use super::connect::{Connector, OpenError, explain, within};
 use super::convert::short;
 use super::note;
 use super::own_queues::{self, Beyond};
@@ -95,7 +95,10 @@ impl Asides {
                 open.ensure(&name, kind).await?;
                 let (user, frame) = (self.url.username(), open.frame());
                 let properties = note::put(original, delivery, &delivery.queue, note, user, frame);
-                let taken = open.publish("", &name, &delivery.body, properties).await?;
+                // Without a limit: where publishing is blocked, trying again would only
+                // make more of the same message.
+                let taken = open.publish("", &name, &delivery.body, properties).await;
+                let taken = taken.map_err(|error| explain(&error, &self.url))?;
                 Ok::<_, OpenError>((open, taken))
             };
             match attempt.await {
@@ -182,20 +185,19 @@ impl Publisher {
         }
     }
 
+    /// Publishes a message and waits for its confirm, for as long as that takes.
     pub(super) async fn publish(
         &self,
         exchange: &str,
         key: &str,
         body: &[u8],
         properties: BasicProperties,
-    ) -> Result<Taken, OpenError> {
+    ) -> lapin::Result<Taken> {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let publishing = async {
-            let exchange = short(exchange).unwrap_or_default();
-            let key = short(key).unwrap_or_default();
-            self.channel.basic_publish(exchange, key, mandatory, body, properties).await?.await
-        };
-        Ok(match within(self.timeout, &self.url, publishing).await? {
+        let exchange = short(exchange).unwrap_or_default();
+        let key = short(key).unwrap_or_default();
+        let publishing = self.channel.basic_publish(exchange, key, mandatory, body, properties);
+        Ok(match publishing.await?.await? {
             Confirmation::Ack(None) | Confirmation::NotRequested => Taken::Confirmed,
             Confirmation::Ack(Some(_)) => Taken::Returned,
             Confirmation::Nack(_) => Taken::Refused,

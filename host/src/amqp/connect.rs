@@ -190,7 +190,7 @@ pub(super) async fn within<T>(
 }
 
 /// Tells a refusal from a broker that is not there.
-fn explain(error: &lapin::Error, url: &BrokerUrl) -> OpenError {
+pub(super) fn explain(error: &lapin::Error, url: &BrokerUrl) -> OpenError {
     let ErrorKind::ProtocolError(protocol) = error.kind() else {
         return OpenError::Unreachable(format!("`{url}`: {error}"));
     };

@@ -144,12 +144,18 @@ pub(super) fn take(from: &BasicProperties, user: &str) -> (BasicProperties, Opti
     };
     let owned = |name| text(name).map(std::borrow::Cow::into_owned).unwrap_or_default();
     let ours = from.user_id().as_ref().is_some_and(|id| id.as_str() == user);
+    let exchange = owned(EXCHANGE);
+    let (exchange, doubtful_exchange) = match (ours, exchange.is_empty()) {
+        (true, _) | (_, true) => (exchange, None),
+        (false, false) => (String::new(), Some(exchange)),
+    };
     let set_aside = SetAside {
         id: owned(ID),
         reason: owned(REASON),
         detail: owned(DETAIL),
         queue: owned(QUEUE),
-        exchange: if ours { owned(EXCHANGE) } else { String::new() },
+        exchange,
+        doubtful_exchange,
         routing_key: owned(ROUTING_KEY),
         at: number(AT).and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(at))),
         crashes: number(CRASHES).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
@@ -392,6 +398,8 @@ mod tests {
             let (back, read) = take(&put, user);
             let read = read.unwrap();
             assert_eq!((read.exchange.as_str(), read.routing_key.as_str()), (believed, "math.fib"));
+            let doubtful = (believed != exchange).then(|| exchange.to_owned());
+            assert_eq!(read.doubtful_exchange, doubtful);
             assert_eq!(back, original);
         }
     }

@@ -140,12 +140,20 @@ impl ParkedQueue {
     /// When no queue takes it; it stays parked.
     pub async fn replay(&self, request: &ParkedRequest) -> Result<(), OpenError> {
         let ParkedRequest { delivery, note } = request;
+        if let Some(exchange) = &note.doubtful_exchange {
+            return Err(OpenError::Refused(format!(
+                "it says that it came through the exchange `{exchange}`, and that is believed only \
+                 of a note by `{}`, who asks now; replay it as the host's user",
+                self.url.username()
+            )));
+        }
         let original = delivery.original.get::<BasicProperties>();
         let properties = original.map(note::to_replay).unwrap_or_default();
         let (exchange, queue) = (note.exchange.as_str(), &self.queue);
         // The key may name the method, so it goes along where it can.
         let key = if exchange.is_empty() { queue } else { &note.routing_key };
-        match self.publisher.publish(exchange, key, &delivery.body, properties).await? {
+        let publishing = self.publisher.publish(exchange, key, &delivery.body, properties);
+        match within(self.timeout, &self.url, publishing).await? {
             Taken::Confirmed => self.remove(request).await,
             Taken::Returned if exchange.is_empty() => {
                 Err(OpenError::Refused(format!("there is no queue `{queue}`; declare it first")))

@@ -209,15 +209,21 @@ async fn each(
             if left.is_empty() && !which.all {
                 break;
             }
-            let Some(request) = queue.next().await? else { break };
+            let request = match queue.next().await {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Some(error.into());
+                    break;
+                }
+            };
             if !which.all && !left.contains(&request.note.id.as_str()) {
                 continue;
             }
             let did =
                 if replay { queue.replay(&request).await } else { queue.remove(&request).await };
             if let Err(error) = did {
-                failed =
-                    Some(Failed(NOT_DONE, format!("`{}` stays parked: {error}", request.note.id)));
+                failed = Some(not_done(&request.note.id, replay, &error));
                 break;
             }
             left.retain(|id| *id != request.note.id);
@@ -238,6 +244,20 @@ async fn each(
         Some(failed) => Err(failed),
         None if left.is_empty() => Ok(()),
         None => Err(missing(&left)),
+    }
+}
+
+/// Why a request was not replayed or dropped.
+fn not_done(id: &str, replay: bool, error: &OpenError) -> Failed {
+    match (error, replay) {
+        (OpenError::Refused(_), _) => Failed(NOT_DONE, format!("`{id}` stays parked: {error}")),
+        (OpenError::Unreachable(_), true) => Failed(
+            NOBODY,
+            format!("`{id}` may have been sent, and may still be parked, too: {error}"),
+        ),
+        (OpenError::Unreachable(_), false) => {
+            Failed(NOBODY, format!("`{id}` may still be parked: {error}"))
+        }
     }
 }
 

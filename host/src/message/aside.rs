@@ -92,6 +92,8 @@ pub struct SetAside {
     pub queue: String,
     /// The exchange that it came through; empty for the default one.
     pub exchange: String,
+    /// The same where somebody has written it whose word does not count.
+    pub doubtful_exchange: Option<String>,
     /// The routing key that it came with.
     pub routing_key: String,
     /// When.
