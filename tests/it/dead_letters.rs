@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use lapin::options::{
     BasicGetOptions, BasicNackOptions, ExchangeDeclareOptions, QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::types::{AMQPValue, FieldArray, FieldTable, LongString};
 use rpchost::private_broker::PrivateBroker;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -88,6 +88,26 @@ async fn what_was_delivered_too_often_is_quarantined_and_parked(url: &str) {
     assert_eq!(asks.ready(&format!("{queue}.parked")).await, Some(1));
 }
 
+async fn only_the_broker_says_what_is_dead_and_why(url: &str) {
+    let asks = Asks::connect(url).await;
+    let queue = unique("forged");
+    let options = Options::new(url, &queue);
+    made_by_a_host(&options).await;
+    let dead = format!("{queue}.dead");
+    let mut death = FieldTable::default();
+    for (name, value) in [("reason", "delivery_limit"), ("exchange", "billing")] {
+        death.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+    }
+    let mut headers = FieldTable::default();
+    let deaths = FieldArray::from(vec![AMQPValue::FieldTable(death)]);
+    headers.insert("x-death".into(), AMQPValue::FieldArray(deaths));
+    asks.ask(&dead, "forged", BasicProperties::default().with_headers(headers), b"").await;
+    let _host = serve(&options);
+    assert_eq!(asks.answered("forged", PATIENCE).await, "internal");
+    until("nothing dead", PATIENCE, || async { asks.ready(&dead).await == Some(0) }).await;
+    assert_eq!(asks.ready(&format!("{queue}.parked")).await, None);
+}
+
 async fn a_full_queue_tells_the_oldest(url: &str) {
     let asks = Asks::connect(url).await;
     let queue = unique("full");
@@ -109,6 +129,7 @@ async fn a_quorum_queue_on_rabbitmq_3() {
     callers_are_told_what_became_of_their_requests(&url, "quorum").await;
     what_was_delivered_too_often_is_quarantined_and_parked(&url).await;
     a_full_queue_tells_the_oldest(&url).await;
+    only_the_broker_says_what_is_dead_and_why(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -174,9 +174,10 @@ impl DeadLetters {
     }
 
     /// Hands each dead request to `answer`, up to 16 at once, until there are
-    /// no more.
+    /// no more, or `stop` says so; what is in hand is done then.
     pub async fn each<'a, F>(
         &'a mut self,
+        stop: &CancellationToken,
         mut answer: impl FnMut(Delivery, Death, Undertaker<'a>) -> F,
     ) where
         F: Future<Output = ()>,
@@ -185,6 +186,7 @@ impl DeadLetters {
         let session: &'a Session = session;
         let settler: &'a Settler = settler;
         let kind = served.queue.kind;
+        let exchange = exchange(&served.queue.name);
         let origin = Origin {
             queue: served.queue.name.as_str().into(),
             terms: served.terms.clone(),
@@ -193,10 +195,11 @@ impl DeadLetters {
         };
         consumer
             .take_while(|next| std::future::ready(next.is_ok()))
+            .take_until(stop.cancelled())
             .for_each_concurrent(usize::from(PREFETCH), |next| {
                 let answering = next.ok().map(|dead| {
                     let mut delivery = convert::delivery(dead, origin.clone());
-                    let death = undo_death(&mut delivery);
+                    let death = undo_death(&mut delivery, exchange.as_str());
                     answer(delivery, death, Undertaker { session, kind, settler })
                 });
                 async {
@@ -234,8 +237,12 @@ impl Broker for Undertaker<'_> {
 }
 
 /// Why the broker has taken it out, and how it had come to the queue: the newest
-/// entry of `x-death`, which the broker writes first.
-fn undo_death(delivery: &mut Delivery) -> Death {
+/// entry of `x-death`, which the broker writes first. What came by another way than
+/// `exchange`, to which clients cannot publish, can have anything written there.
+fn undo_death(delivery: &mut Delivery, exchange: &str) -> Death {
+    if delivery.exchange != exchange {
+        return Death::Rejected;
+    }
     let newest = match delivery.properties.header("x-death") {
         Some(HeaderValue::List(deaths)) => match deaths.first() {
             Some(HeaderValue::Table(newest)) => newest.as_slice(),

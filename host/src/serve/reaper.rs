@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// an error into its log each time.
 const IN_VAIN: Duration = Duration::from_secs(600);
 
-/// Works for as long as the session lives.
+/// Works until `stop`, or for as long as the session lives.
 pub(super) async fn reap(
     session: Arc<Session>,
     served: Arc<ServedQueue>,
@@ -26,24 +26,33 @@ pub(super) async fn reap(
     stop: CancellationToken,
 ) {
     loop {
-        let reaping = async {
-            let mut pause = AGAIN;
-            match DeadLetters::of(&session, &served).await {
-                Ok(None) => pause = IN_VAIN,
-                Ok(Some(mut dead)) => {
-                    let dispatcher = &dispatcher;
-                    dead.each(|delivery, death, broker| async move {
+        let opened = tokio::select! {
+            opened = DeadLetters::of(&session, &served) => opened,
+            () = session.abandoned() => return,
+            () = stop.cancelled() => return,
+        };
+        let mut pause = AGAIN;
+        match opened {
+            Ok(None) => pause = IN_VAIN,
+            Ok(Some(mut dead)) => {
+                let dispatcher = &dispatcher;
+                let reaping = async {
+                    dead.each(&stop, |delivery, death, broker| async move {
                         dispatcher.bury(&delivery, death, &broker).await;
                     })
                     .await;
                     dead.close().await;
+                };
+                // Not cut by `stop`: whoever was answered must not be answered again.
+                tokio::select! {
+                    () = reaping => {}
+                    () = session.abandoned() => return,
                 }
-                Err(reason) => debug!("cannot consume dead requests: {reason}"),
             }
-            tokio::time::sleep(pause).await;
-        };
+            Err(reason) => debug!("cannot consume dead requests: {reason}"),
+        }
         tokio::select! {
-            () = reaping => {}
+            () = tokio::time::sleep(pause) => {}
             () = session.abandoned() => return,
             () = stop.cancelled() => return,
         }
