@@ -22,6 +22,7 @@ use crate::admin::Admin;
 use crate::amqp::{Connector, OpenError, Role, Session};
 use crate::config::{Config, Listener, Per};
 use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion};
+use crate::journal::Journal;
 use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, Served};
 use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
@@ -84,6 +85,7 @@ pub struct Host {
     admin: Option<Admin>,
     /// Locked for as long as the host is there.
     state: Option<StateDir>,
+    journal: Option<Arc<Journal>>,
     role: Role,
     lane: Option<LaneCommand>,
 }
@@ -147,6 +149,12 @@ impl Host {
         };
         let telemetry = Telemetry::new().map_err(ServeError::Failed)?;
         let state = state::directory(&config, role)?;
+        // Before anything else is opened: where this host dies, its files are closed
+        // in the order of their numbers, and the lock has to go before a connection.
+        let journal = match (role, &state) {
+            (Role::Host, Some(state)) => state::journal(state, config.limits.max_in_flight),
+            _ => None,
+        };
         let engine = Engine::with_helper(
             config.limits.max_in_flight,
             Helper::itself(),
@@ -164,7 +172,7 @@ impl Host {
         )
         .map_err(ServeError::Failed)?;
         let reloader = reloader.first_look().await.map_err(ServeError::Failed)?;
-        Ok(Self { config, telemetry, plugins, reloader, admin, state, role, lane: None })
+        Ok(Self { config, telemetry, plugins, reloader, admin, state, journal, role, lane: None })
     }
 
     /// A handle that has the plugin directory looked at.
@@ -184,7 +192,18 @@ impl Host {
         signals: Signals,
         mut ready: impl FnMut(&Ready),
     ) -> Result<(), ServeError> {
-        let Self { config, telemetry, plugins, reloader, admin, state, role, lane } = self;
+        // The state directory stays locked until the end.
+        let Self {
+            config,
+            telemetry,
+            plugins,
+            reloader,
+            admin,
+            state: _state,
+            journal,
+            role,
+            lane,
+        } = self;
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
         let admin_address = admin.as_ref().map(Admin::address);
@@ -199,11 +218,6 @@ impl Host {
         tokio::spawn(reloader.run(background.clone()));
 
         let stopping = Stopping::default();
-        // Before the connections: where this host dies, the lock goes first.
-        let journal = match (role, &state) {
-            (Role::Host, Some(state)) => state::journal(state, config.limits.max_in_flight),
-            _ => None,
-        };
         let suspicion = match (role, &lane, &journal) {
             (Role::Lane, ..) => Suspicion::Lane(Lane::default()),
             (Role::Host, None, _) => Suspicion::Off,
@@ -219,12 +233,13 @@ impl Host {
         );
         let dispatcher = Arc::new(dispatcher.with_suspicion(suspicion));
         let suspects = Arc::new(Notify::new());
+        let leave_lane = signals.stop.child_token();
         let keeping = lane.map(|command| {
             let keeper = LaneKeeper {
                 command,
                 wanted: suspects.clone(),
                 telemetry: telemetry.clone(),
-                stop: signals.stop.clone(),
+                stop: leave_lane.clone(),
                 drain: config.drain_timeout,
             };
             tokio::spawn(keeper.run())
@@ -256,88 +271,90 @@ impl Host {
                 });
             }
         };
-        loop {
-            let Some(session) = sessions.open().await? else {
-                if let Some(journal) = journal {
-                    journal.close();
+        let serving = async {
+            loop {
+                let Some(session) = sessions.open().await? else { return Ok(()) };
+                let session = Arc::new(session);
+                let context = Context {
+                    session: session.clone(),
+                    connector: sessions.connector.clone(),
+                    dispatcher: dispatcher.clone(),
+                    telemetry: telemetry.clone(),
+                    stopping: stopping.clone(),
+                    patience: config.drain_timeout,
+                    say_differences: !sessions.opened_before,
+                };
+                let begun = Instant::now();
+                let mut say_ready = || {
+                    sessions.opened_before = true;
+                    say_ready();
+                };
+                let aides = TaskTracker::new();
+                let done = background.child_token();
+                let mut queues = Queues::new(context.clone());
+                let end = match role {
+                    Role::Lane => turns::take(&context, &plugins, &mut wanted, &signals.stop).await,
+                    Role::Host => {
+                        aides.spawn(look_for_suspects(
+                            session.clone(),
+                            queues.current(),
+                            suspects.clone(),
+                            telemetry.clone(),
+                            done.clone(),
+                        ));
+                        queues.run(&plugins, &mut wanted, &signals.stop, &mut say_ready).await
+                    }
+                };
+                done.cancel();
+                if begun.elapsed() >= GOOD_SESSION {
+                    sessions.attempt = 0;
+                    sessions.refusals.clear();
                 }
-                return Ok(());
-            };
-            let session = Arc::new(session);
-            let context = Context {
-                session: session.clone(),
-                connector: sessions.connector.clone(),
-                dispatcher: dispatcher.clone(),
-                telemetry: telemetry.clone(),
-                stopping: stopping.clone(),
-                patience: config.drain_timeout,
-                say_differences: !sessions.opened_before,
-            };
-            let begun = Instant::now();
-            let mut say_ready = || {
-                sessions.opened_before = true;
-                say_ready();
-            };
-            let aides = TaskTracker::new();
-            let done = background.child_token();
-            let mut queues = Queues::new(context.clone());
-            let end = match role {
-                Role::Lane => turns::take(&context, &plugins, &mut wanted, &signals.stop).await,
-                Role::Host => {
-                    aides.spawn(look_for_suspects(
-                        session.clone(),
-                        queues.current(),
-                        suspects.clone(),
-                        telemetry.clone(),
-                        done.clone(),
-                    ));
-                    queues.run(&plugins, &mut wanted, &signals.stop, &mut say_ready).await
+                match end {
+                    End::Lost(reason) => {
+                        session.abandon();
+                        telemetry.session_lost(&reason);
+                    }
+                    End::NoQueue(error) => {
+                        if queues.dismiss() {
+                            telemetry.session_lost(&error.to_string());
+                        }
+                        sessions.refused(error).await?;
+                    }
+                    End::Stop => {
+                        queues.drain(&signals.quit).await;
+                        drop((queues, context));
+                        aides.close();
+                        aides.wait().await;
+                        if let Some(session) = Arc::into_inner(session) {
+                            tokio::select! {
+                                () = session.close() => {}
+                                () = signals.quit.cancelled() => {}
+                            }
+                        }
+                        info!("stopped");
+                        telemetry.session_closed();
+                        return Ok(());
+                    }
                 }
-            };
-            done.cancel();
-            if begun.elapsed() >= GOOD_SESSION {
-                sessions.attempt = 0;
-                sessions.refusals.clear();
             }
-            match end {
-                End::Lost(reason) => {
-                    session.abandon();
-                    telemetry.session_lost(&reason);
-                }
-                End::NoQueue(error) => {
-                    if queues.dismiss() {
-                        telemetry.session_lost(&error.to_string());
-                    }
-                    sessions.refused(error).await?;
-                }
-                End::Stop => {
-                    queues.drain(&signals.quit).await;
-                    drop((queues, context));
-                    aides.close();
-                    aides.wait().await;
-                    if let Some(session) = Arc::into_inner(session) {
-                        tokio::select! {
-                            () = session.close() => {}
-                            () = signals.quit.cancelled() => {}
-                        }
-                    }
-                    if let Some(keeping) = keeping {
-                        // Aborted, it kills its lane.
-                        let abort = keeping.abort_handle();
-                        tokio::select! {
-                            _ended = keeping => {}
-                            () = signals.quit.cancelled() => abort.abort(),
-                        }
-                    }
-                    if let Some(journal) = journal {
-                        journal.close();
-                    }
-                    info!("stopped");
-                    telemetry.session_closed();
-                    return Ok(());
-                }
+        };
+        let served = serving.await;
+        // However it ended: a lane that is killed in the middle of a request has
+        // that counted against it.
+        leave_lane.cancel();
+        if let Some(keeping) = keeping {
+            // Aborted, it kills its lane.
+            let abort = keeping.abort_handle();
+            tokio::select! {
+                _ended = keeping => {}
+                () = signals.quit.cancelled() => abort.abort(),
             }
         }
+        if let Some(journal) = journal {
+            journal.close();
+        }
+        served
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{USAGE, environment, output};
 use crate::config::{Profile, ServeArgs, resolve};
@@ -22,6 +23,10 @@ pub(super) fn run(args: &ServeArgs, matches: &ArgMatches) -> ExitCode {
     super::serve::exit_code(super::runtime().map_err(ServeError::Failed).and_then(|runtime| {
         let served = runtime.block_on(async {
             let signals = super::serve::stop_signals().map_err(ServeError::Failed)?;
+            // That is for the host, which ends its lane itself.
+            let _hangup = signal(SignalKind::hangup()).map_err(|error| {
+                ServeError::Failed(anyhow::Error::from(error).context("SIGHUP"))
+            })?;
             let stop = signals.stop.clone();
             tokio::spawn(async move {
                 // Nothing is ever written there: it ends when the host does.
