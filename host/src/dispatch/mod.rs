@@ -143,9 +143,6 @@ impl Dispatcher {
             },
         };
         broker.settle(delivery.tag, settlement).await;
-        if settlement == Settlement::Ack {
-            self.suspicion.settled();
-        }
         self.telemetry.settled(settlement, delivery.received_at.elapsed());
         settlement
     }
@@ -244,9 +241,14 @@ impl Dispatcher {
 
     /// The answer to a request that made the host itself fail.
     fn panicked(&self, delivery: &Delivery, address: ReplyAddress<'_>) -> Work {
-        self.telemetry.panicked();
         let error =
             CallError::new(ErrorKind::Internal, "the host failed while it handled this request");
+        self.unread(delivery, address, error)
+    }
+
+    /// An answer to a request that cannot be read without harm.
+    fn unread(&self, delivery: &Delivery, address: ReplyAddress<'_>, error: CallError) -> Work {
+        self.telemetry.panicked();
         let refused = wire::refuse(delivery, delivery.terms.form, error);
         let (calls, mut encoder) = refused.into_parts(usize::MAX);
         for call in calls {

@@ -1,9 +1,10 @@
 //! Requests that are not run here: suspects go to another queue, those that are
 //! given up are answered and parked.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::suspicion::MOST_CRASHES;
+use super::suspicion::{MOST_CRASHES, Verdict};
 use super::{Broker, Dispatcher, PublishError, ReplyAddress, Work};
 use crate::message::{
     Answered, CallError, Death, Delivery, ErrorKind, Note, Place, Reason, Request, Settlement,
@@ -24,12 +25,16 @@ impl Dispatcher {
         crashes: u32,
         broker: &impl Broker,
     ) -> Settlement {
+        // A host runs many at once, and two messages can look alike: only what
+        // runs alone is found guilty.
+        let most = if self.suspicion.is_lane() { crashes } else { MOST_CRASHES - 1 };
+        let counted = crashes.min(most);
         let note = Note {
             reason: Reason::Crash,
             detail: format!(
-                "a host died while the request ran, or may have, {crashes} of {MOST_CRASHES} times"
+                "a host died while the request ran, or may have, {counted} of {MOST_CRASHES} times"
             ),
-            crashes,
+            crashes: counted,
         };
         match self.set_aside(delivery, Place::Suspect, &note, broker).await {
             Ok(()) => Settlement::Ack,
@@ -84,6 +89,12 @@ impl Dispatcher {
         death: Death,
         broker: &impl Broker,
     ) -> Settlement {
+        if let Verdict::Suspect(crashes @ MOST_CRASHES..) = self.suspicion.judge(delivery).await {
+            // Even answering it kills.
+            let settlement = self.park_unanswered(delivery, crashes, broker).await;
+            broker.settle(delivery.tag, settlement).await;
+            return settlement;
+        }
         self.telemetry.buried(death);
         let (kind, text) = match death {
             Death::Expired => (
@@ -175,6 +186,18 @@ impl Dispatcher {
 
     /// The answer in which every call of a message has failed.
     pub(super) fn all_failed(
+        &self,
+        delivery: &Delivery,
+        address: ReplyAddress<'_>,
+        error: &CallError,
+    ) -> Work {
+        // Reading it may be what has killed hosts.
+        let _reading = self.suspicion.begin(delivery);
+        let failing = AssertUnwindSafe(|| self.each_failed(delivery, address, error));
+        catch_unwind(failing).unwrap_or_else(|_| self.unread(delivery, address, error.clone()))
+    }
+
+    fn each_failed(
         &self,
         delivery: &Delivery,
         address: ReplyAddress<'_>,

@@ -36,8 +36,8 @@ pub enum Suspicion {
 /// What a lane remembers.
 #[derive(Debug, Default)]
 pub struct Lane {
-    /// The last one that was begun and not settled. If it comes again while
-    /// this process lives, it was a connection that died.
+    /// The last one that was begun, settled or not: what settles it may be lost. If
+    /// it comes again while this process lives, it was a connection that died.
     begun: Mutex<Option<Identity>>,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Verdict {
     Clear,
     /// So many have died of it, or may have: it has to run elsewhere, alone.
     Suspect(u32),
-    /// So many have died of it: it does not run again.
+    /// So many have died of it while it ran alone: it does not run again.
     Guilty(u32),
     /// One more has died while it was answered so: not even that is tried again.
     Unanswerable(u32),
@@ -77,17 +77,14 @@ impl Suspicion {
                 looking.await.unwrap_or(0)
             }
         };
-        if seen >= MOST_CRASHES {
-            // It should have been set aside before, and could not be.
-            return Verdict::Guilty(seen);
-        }
         let unsettled = delivery.attempt().saturating_sub(1);
-        if seen == 0 && unsettled < UNSETTLED {
-            return Verdict::Clear;
+        match seen {
+            0 if unsettled < UNSETTLED => Verdict::Clear,
+            // Most of what the broker counts are lost connections, and a client can
+            // write any number there: it says that something is wrong, not how often.
+            0 => Verdict::Suspect(1),
+            seen => Verdict::Suspect(seen),
         }
-        // Most of what the broker counts is innocent, and a client can write
-        // any number there: it always has a chance in the lane.
-        Verdict::Suspect(seen.max(unsettled.min(UNSETTLED)))
     }
 
     /// Notes that a call of this request runs.
@@ -101,13 +98,6 @@ impl Suspicion {
     /// Whether every request here is a suspect.
     pub(super) fn is_lane(&self) -> bool {
         matches!(self, Self::Lane(_))
-    }
-
-    /// Notes that a request is done with.
-    pub(super) fn settled(&self) {
-        if let Self::Lane(lane) = self {
-            *lane.begun() = None;
-        }
     }
 }
 
