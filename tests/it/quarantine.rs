@@ -28,7 +28,7 @@ const KILLER: &str = "misbehave.cpu-25000";
 /// Processor time that one thread of a host needs for calls before its process
 /// is taken for the one that runs the killer, in ticks of 10 ms. The innocent
 /// sleep; what a thread needs beside them is a tenth of this.
-const TELLING: u64 = 50;
+const TELLING: u64 = 100;
 
 /// Aborts processes that compute, and counts them.
 struct Reaper {

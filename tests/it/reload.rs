@@ -101,7 +101,7 @@ async fn swaps_under_load_fail_no_call_and_every_answer_is_of_one_version() {
         }
         seen.insert(body);
     }
-    assert!(seen.len() as u32 > swaps / 2, "only {} versions were seen", seen.len());
+    assert!(seen.len() as u32 > swaps / 4, "only {} versions were seen", seen.len());
     assert_eq!(at_the_end, HashSet::from([last]), "at the end only the last answers");
 }
 
