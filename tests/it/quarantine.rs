@@ -236,6 +236,16 @@ async fn the_same_on_a_classic_queue_with_two_hosts_that_know_nothing_of_each_ot
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_queues_is_no_different() {
+    let url = broker::shared().await.amqp_url();
+    let state = tempfile::tempdir().unwrap();
+    let (other, queue) = (unique("killer-none"), unique("killer-second"));
+    let file = format!("[[listener]]\nqueue = '{other}'\n\n[[listener]]\nqueue = '{queue}'\n");
+    let one = Options::in_file(&url, &file).state(state.path());
+    one_killer_among_fifty(&url, &queue, vec![one], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hosts_that_share_a_state_directory_learn_from_one_death() {
     let url = broker::shared().await.amqp_url();
     let state = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! How a lane consumes: one queue of suspects after the other, one request at a
 //! time, so that nobody is blamed who only waited.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ const TURN: Duration = Duration::from_millis(200);
 /// Time between two looks at several queues.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The same for one that is not there: RabbitMQ writes an error into its log each
+/// time.
+const LOOK_IN_VAIN: Duration = Duration::from_secs(10);
+
 /// Works until there was nothing to do for a while, or the host stops.
 pub(super) async fn take(
     context: &Context,
@@ -31,6 +36,7 @@ pub(super) async fn take(
     let session = &context.session;
     let served = plugins.served();
     let mut idle = Instant::now();
+    let mut absent: BTreeMap<String, Instant> = BTreeMap::new();
     while idle.elapsed() < IDLE {
         let queues = wanted.now(&served.borrow());
         context.dispatcher.consumes(&queues);
@@ -39,8 +45,15 @@ pub(super) async fn take(
             let name = &queue.queue.name;
             // A single one is worth a consumer that waits.
             if patience == TURN {
+                if absent.get(name).is_some_and(|seen| seen.elapsed() < LOOK_IN_VAIN) {
+                    continue;
+                }
                 match session.waiting(name, Place::Suspect).await {
-                    Ok(None | Some(0)) => continue,
+                    Ok(None) => {
+                        absent.insert(name.clone(), Instant::now());
+                        continue;
+                    }
+                    Ok(Some(0)) => continue,
                     Ok(Some(_)) => {}
                     Err(error) => return End::NoQueue(error),
                 }
