@@ -343,3 +343,61 @@ async fn a_broker_that_dies_ends_it_with_a_report() {
     assert!(report["results"].as_u64().unwrap() > 0, "{report}");
     broker.remove().await.unwrap();
 }
+
+/// What an alarm keeps from being sent is no success, and what a frozen broker does
+/// not take does not pile up here, however soon calls are given up.
+#[tokio::test]
+async fn a_broker_that_takes_nothing_is_told_and_fills_no_memory() {
+    let broker = PrivateBroker::start().await.unwrap();
+    let (url, queue) = (broker.amqp_url(), unique("bench"));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let does = move |number| {
+        if number == 20 {
+            tell.send(()).unwrap();
+        }
+        Does::Echo
+    };
+    let _service = service(&url, &queue, does).await;
+    let args = ["--rate", "100", "--duration", "5s", "--timeout", "1s", "-o", "json"];
+    let child = bench(&url, &queue, &args).spawn().unwrap();
+    told.recv().await.unwrap();
+    broker.ctl(&["set_vm_memory_high_watermark", "0.00001"]).await.unwrap();
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    let report = read(&output);
+    assert_eq!(output.status.code(), Some(3), "{report}");
+    assert!(report["not_sent_blocked"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(report["not_sent"], report["not_sent_blocked"], "{report}");
+    assert_eq!(report["ok"], false);
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await.unwrap();
+
+    const CALLS: u64 = 16;
+    let args = ["--size", "1MiB", "--in-flight", "16", "--timeout", "50ms", "--duration", "4s"];
+    let child = bench(&url, &queue, &args).spawn().unwrap();
+    let pid = child.id().unwrap();
+    // Into the warm-up, or what comes after it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    broker.freeze().await.unwrap();
+    let waiting = child.wait_with_output();
+    tokio::pin!(waiting);
+    let mut most = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        tokio::select! {
+            _ended = &mut waiting => break,
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+        most = most.max(resident(pid));
+    }
+    broker.thaw().await.unwrap();
+    // Calls that wait, calls that were given up, and what lapin and the system have of each.
+    assert!(most < (8 * CALLS + 64) << 20, "{most} bytes");
+    broker.remove().await.unwrap();
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

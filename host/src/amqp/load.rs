@@ -6,9 +6,11 @@
 //! message. What several messages have in common is done once for all that are
 //! ready. A lost connection is its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
@@ -65,12 +67,13 @@ pub struct LoadReply {
 #[derive(Debug)]
 pub struct LoadLink {
     connection: Connection,
-    channel: Channel,
+    channel: Arc<Channel>,
     replies: Consumer,
     queue: ShortString,
     /// What the properties of all requests have in common.
     properties: BasicProperties,
-    body: Vec<u8>,
+    body: Arc<[u8]>,
+    unwritten: Unwritten,
     /// Ids begin with it; nobody else's do.
     prefix: String,
     timeout: Duration,
@@ -105,11 +108,12 @@ impl LoadLink {
             };
             let link = Self {
                 connection,
-                channel,
+                channel: Arc::new(channel),
                 replies,
                 queue,
                 properties: properties.with_reply_to(address),
-                body: request.body.clone(),
+                body: request.body.as_slice().into(),
+                unwritten: Unwritten::default(),
                 prefix: format!("bench-{:016x}-", rand::random::<u64>()),
                 timeout,
             };
@@ -135,30 +139,30 @@ impl LoadLink {
     }
 
     /// Publishes the request under this number, as its correlation id and its
-    /// message id.
+    /// message id. The first has the number 0, the next 1, and so on.
     ///
     /// lapin queues the frames when the future is polled for the first time; its
     /// thread writes all that wait at once. To be told that they are written
-    /// would wake this task for each message, so nobody asks.
+    /// would wake this task for each message, so one is asked now and then.
     ///
     /// # Errors
     ///
     /// When the connection is lost.
-    pub fn publish(&self, number: u64) -> Result<(), String> {
+    pub fn publish(&mut self, number: u64) -> Result<(), String> {
         let id = short(&format!("{}{number}", self.prefix)).unwrap_or_default();
         let properties =
             self.properties.clone().with_correlation_id(id.clone()).with_message_id(id);
-        let publishing = self.channel.basic_publish(
-            ShortString::default(),
-            self.queue.clone(),
-            BasicPublishOptions::default(),
-            &self.body,
-            properties,
-        );
-        match publishing.now_or_never() {
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(_)) | None => Ok(()),
-        }
+        let (channel, queue, body) = (self.channel.clone(), self.queue.clone(), self.body.clone());
+        self.unwritten.begin(async move {
+            let options = BasicPublishOptions::default();
+            channel.basic_publish(ShortString::default(), queue, options, &body, properties).await
+        })
+    }
+
+    /// Requests that may still lie in this process, because the broker does not
+    /// take them.
+    pub fn unwritten(&mut self) -> usize {
+        usize::try_from(self.unwritten.count()).unwrap_or(usize::MAX)
     }
 
     /// Whether the broker has stopped reading what is published, as it does when
@@ -201,14 +205,76 @@ impl LoadLink {
         }
     }
 
-    fn reply(&self, delivery: Delivery) -> LoadReply {
+    fn reply(&mut self, delivery: Delivery) -> LoadReply {
         let Delivery { properties, data, .. } = delivery;
         let number = filter::bytes(&properties, Property::CorrelationId)
             .and_then(|id| std::str::from_utf8(id).ok())
             .and_then(|id| id.strip_prefix(&self.prefix)?.parse().ok());
+        if let Some(number) = number {
+            self.unwritten.answered(number);
+        }
         let kind = filter::bytes(&properties, Property::Type)
             .map(|kind| String::from_utf8_lossy(kind).into_owned());
         LoadReply { number, kind, body: Bytes::from(data) }
+    }
+}
+
+/// Which requests are written: they are in the order in which they were begun.
+#[derive(Default)]
+struct Unwritten {
+    begun: u64,
+    /// The first so many of them are, as far as is known.
+    written: u64,
+    /// One that says when it is, and its place in the order.
+    mark: Option<(u64, BoxFuture<'static, Result<(), String>>)>,
+}
+
+impl std::fmt::Debug for Unwritten {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { begun, written, .. } = self;
+        f.debug_struct("Unwritten").field("begun", begun).field("written", written).finish()
+    }
+}
+
+impl Unwritten {
+    /// Begins to write one more.
+    fn begin<T, E: std::fmt::Display>(
+        &mut self,
+        writing: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<(), String> {
+        self.begun += 1;
+        let writing = writing.map(|ended| ended.map(drop).map_err(|error| error.to_string()));
+        if self.mark.is_some() {
+            return writing.now_or_never().unwrap_or(Ok(()));
+        }
+        let mut writing = writing.boxed();
+        match (&mut writing).now_or_never() {
+            Some(ended) => {
+                self.written = self.begun;
+                ended
+            }
+            None => {
+                self.mark = Some((self.begun, writing));
+                Ok(())
+            }
+        }
+    }
+
+    /// What was answered was written, and all before it.
+    fn answered(&mut self, number: u64) {
+        self.written = self.written.max(number.saturating_add(1).min(self.begun));
+    }
+
+    /// Those of which it is not known.
+    fn count(&mut self) -> u64 {
+        // That one could not be written is told by the end of the replies.
+        if let Some((place, writing)) = &mut self.mark
+            && writing.now_or_never().is_some()
+        {
+            self.written = self.written.max(*place);
+            self.mark = None;
+        }
+        self.begun - self.written
     }
 }
 
@@ -254,4 +320,38 @@ fn properties(request: &LoadRequest) -> Result<BasicProperties, CallerError> {
         properties = properties.with_content_type(content_type);
     }
     Ok(properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_told_by_one_now_and_then_and_by_answers() {
+        let mut unwritten = Unwritten::default();
+        let begin = |unwritten: &mut Unwritten| {
+            let (tell, told) = oneshot::channel::<()>();
+            unwritten.begin(told).unwrap();
+            tell
+        };
+        let first = begin(&mut unwritten);
+        let others: Vec<_> = (0..4).map(|_| begin(&mut unwritten)).collect();
+        assert_eq!(unwritten.count(), 5);
+        first.send(()).unwrap();
+        // The others have nobody to tell.
+        assert!(others.into_iter().all(|tell| tell.send(()).is_err()));
+        assert_eq!(unwritten.count(), 4);
+        unwritten.answered(2);
+        assert_eq!(unwritten.count(), 2);
+        let sixth = begin(&mut unwritten);
+        assert_eq!(unwritten.count(), 3);
+        sixth.send(()).unwrap();
+        assert_eq!(unwritten.count(), 0);
+        unwritten.answered(u64::MAX);
+        assert_eq!(unwritten.count(), 0, "nobody answers what was not asked");
+        let lost = unwritten.begin(std::future::ready(Err::<(), _>("lost")));
+        assert_eq!(lost, Err("lost".to_owned()));
+    }
 }

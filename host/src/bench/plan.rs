@@ -58,21 +58,24 @@ impl Options {
     ///
     /// A sentence.
     pub fn check(&self) -> Result<(), String> {
-        if let Load::InFlight(calls) = self.load {
-            if calls < self.connections {
+        let connections = self.connections;
+        let (least, named) = match self.load {
+            Load::InFlight(calls) if calls < connections => {
                 return Err(format!(
-                    "`--connections {}` is more than `--in-flight {calls}`: each needs a call",
-                    self.connections
+                    "`--connections {connections}` is more than `--in-flight {calls}`: each needs \
+                     a call"
                 ));
             }
-            let bytes = u64::from(calls).saturating_mul(self.request.body.len() as u64);
-            if bytes > MOST_BYTES {
-                return Err(format!(
-                    "`--in-flight {calls}` of {} bytes each are more than the {MOST_BYTES} bytes \
-                     that may be in flight",
-                    self.request.body.len()
-                ));
-            }
+            Load::InFlight(calls) => (calls, format!("`--in-flight {calls}`")),
+            // At a rate there are as many as fit, and each connection needs one.
+            Load::Rate(_) => (connections, format!("`--connections {connections}` with a call")),
+        };
+        let body = self.request.body.len() as u64;
+        if u64::from(least).saturating_mul(body) > MOST_BYTES {
+            return Err(format!(
+                "{named} of {body} bytes each are more than the {MOST_BYTES} bytes that may be in \
+                 flight"
+            ));
         }
         Ok(())
     }
@@ -88,7 +91,7 @@ impl Options {
             Load::Rate(rate) => {
                 let body = (self.request.body.len() as u64).max(1);
                 let fitting = MOST_BYTES / body / u64::from(connections);
-                let most = u64::from(MOST_IN_FLIGHT / connections).min(fitting).max(1);
+                let most = u64::from(MOST_IN_FLIGHT / connections).min(fitting);
                 Pace::Open {
                     start,
                     number: connection.into(),
@@ -127,6 +130,12 @@ impl Pace {
                 Some(at)
             }
         }
+    }
+
+    /// Calls that may be sent besides those that are unanswered.
+    pub(super) fn room(&self, unanswered: usize) -> usize {
+        let (Self::Closed { most } | Self::Open { most, .. }) = self;
+        most.saturating_sub(unanswered)
     }
 
     /// When to look again, where the clock decides that and no reply.
@@ -239,6 +248,8 @@ mod tests {
         assert!(text.contains("`--connections 3`"), "{text}");
         let text = options(Load::InFlight(1025), 1, 1 << 20).check().unwrap_err();
         assert!(text.contains("1073741824 bytes"), "{text}");
-        assert!(options(Load::Rate(1), 64, 1 << 30).check().is_ok());
+        assert!(options(Load::Rate(1), 64, 16 << 20).check().is_ok());
+        let text = options(Load::Rate(1), 64, (16 << 20) + 1).check().unwrap_err();
+        assert!(text.contains("`--connections 64` with a call of 16777217 bytes each"), "{text}");
     }
 }

@@ -16,6 +16,9 @@ const QUANTILES: [(&str, f64); 6] =
 /// Where the bars of the histogram begin and end, within a decade.
 const STEPS: [u64; 6] = [10, 15, 20, 30, 50, 70];
 
+/// Why a broker that raised an alarm brings nothing about.
+pub(super) const BLOCKED: &str = "the broker takes nothing, for want of memory or disk";
+
 /// Columns of the longest bar.
 const LONGEST_BAR: u64 = 40;
 
@@ -26,7 +29,7 @@ pub enum Outcome {
     Good,
     /// Some have brought errors; or there was none.
     Errors,
-    /// Some were not answered.
+    /// Some were not answered, or not even sent.
     Unanswered,
     /// The broker was lost, or nobody is there to answer any more.
     Nobody,
@@ -75,10 +78,10 @@ impl Report {
 
     /// What it comes down to; the gravest of what happened.
     pub fn outcome(&self) -> Outcome {
-        let Tally { results, unanswered, .. } = self.tally;
+        let Tally { results, unanswered, unsent, unsent_blocked, .. } = self.tally;
         if self.lost.is_some() || (self.because.is_some() && results == 0) {
             Outcome::Nobody
-        } else if unanswered > 0 {
+        } else if unanswered + unsent + unsent_blocked > 0 {
             Outcome::Unanswered
         } else if !self.tally.errors.is_empty() || results == 0 {
             Outcome::Errors
@@ -164,6 +167,10 @@ impl Report {
         if tally.unsent > 0 {
             let remark = "due, but too many were unanswered: the service does not keep up";
             line("not sent", tally.unsent, remark.to_owned());
+        }
+        if tally.unsent_blocked > 0 {
+            let remark = format!("due, but {BLOCKED}");
+            line("not sent", tally.unsent_blocked, remark);
         }
         if tally.extra > 0 {
             let remark = "replies that came late, twice or unasked";
@@ -326,7 +333,8 @@ impl Report {
             "errors": errors,
             "unanswered": tally.unanswered,
             "unanswered_because": self.because,
-            "not_sent": tally.unsent,
+            "not_sent": tally.unsent + tally.unsent_blocked,
+            "not_sent_blocked": tally.unsent_blocked,
             "extra": tally.extra,
             "results_per_second": tenths(self.rate()),
             "latency_us": latency,
@@ -474,6 +482,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_was_not_sent_is_told_with_its_cause() {
+        let mut report = report();
+        assert!(!report.lines().join("\n").contains("not sent"));
+        (report.tally.unsent, report.tally.unsent_blocked) = (2, 3000);
+        let text = report.lines().join("\n");
+        for part in [
+            "not sent                2   due, but too many were unanswered: the service does not",
+            "not sent            3,000   due, but the broker takes nothing, for want of memory",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let json = report.json();
+        assert_eq!((&json["not_sent"], &json["not_sent_blocked"]), (&3002.into(), &3000.into()));
+        assert_eq!(json["ok"], false);
+    }
+
+    #[test]
     fn the_bars_have_every_result_once() {
         let bars = report().bars();
         assert_eq!(bars.iter().map(|(_, _, count)| count).sum::<u64>(), 998);
@@ -523,6 +548,11 @@ pub(super) mod tests {
         assert_eq!(report.outcome(), Outcome::Errors);
         report.tally.errors.clear();
         assert_eq!(report.outcome(), Outcome::Good);
+        report.tally.unsent = 1;
+        assert_eq!(report.outcome(), Outcome::Unanswered);
+        (report.tally.unsent, report.tally.unsent_blocked) = (0, 1);
+        assert_eq!(report.outcome(), Outcome::Unanswered);
+        report.tally.unsent_blocked = 0;
         report.tally.results = 0;
         assert_eq!(report.outcome(), Outcome::Errors);
         (report.because, report.tally.unanswered) = (Some("no queue".to_owned()), 9);

@@ -50,6 +50,8 @@ pub struct Tally {
     pub errors: BTreeMap<String, ErrorKindCount>,
     /// Calls that were due and not sent, because too many were unanswered.
     pub unsent: u64,
+    /// The same, because the broker took nothing.
+    pub unsent_blocked: u64,
     /// Replies that came after their call was given up, or a second time, or that
     /// nobody asked for.
     pub extra: u64,
@@ -90,6 +92,7 @@ impl Tally {
             unanswered: 0,
             errors: BTreeMap::new(),
             unsent: 0,
+            unsent_blocked: 0,
             extra: 0,
             replies: 0,
             results_in_time: 0,
@@ -130,6 +133,7 @@ impl Tally {
         self.results += other.results;
         self.unanswered += other.unanswered;
         self.unsent += other.unsent;
+        self.unsent_blocked += other.unsent_blocked;
         self.extra += other.extra;
         self.replies += other.replies;
         self.results_in_time += other.results_in_time;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Said;
 use super::plan::Pace;
+use super::report::BLOCKED;
 use super::tally::{SecondTally, Tally, fault};
 use super::timer::Timer;
 use crate::amqp::{LoadLink, LoadReply};
@@ -37,6 +38,11 @@ pub(super) struct Window {
 impl Window {
     fn has(&self, at: Instant) -> bool {
         self.from <= at && at < self.until
+    }
+
+    /// The last moment of it.
+    fn last(&self) -> Instant {
+        self.until.checked_sub(Duration::from_nanos(1)).unwrap_or(self.until)
     }
 }
 
@@ -70,6 +76,11 @@ pub(super) struct Worker {
     /// Calls in flight, of which there are as many as the pace allows.
     open: HashMap<u64, Begun>,
     next: u64,
+    /// Once the window is over: how many of the calls that were due by then may still
+    /// go out. There was room for them, but nobody had got round to it.
+    overdue: Option<usize>,
+    /// Whether the broker took nothing then.
+    was_blocked: bool,
     tally: Tally,
     second: SecondTally,
     say: mpsc::UnboundedSender<Said>,
@@ -92,6 +103,8 @@ impl Worker {
             dialect,
             open: HashMap::new(),
             next: 0,
+            overdue: None,
+            was_blocked: false,
             tally: Tally::new()?,
             second: SecondTally::new(0)?,
             say,
@@ -107,8 +120,15 @@ impl Worker {
         }
         let waiting = self.open.values().filter(|begun| self.window.has(begun.meant)).count();
         self.tally.unanswered += waiting as u64;
-        let all = self.pace.left_until(self.window.until);
-        self.tally.unsent = all.saturating_sub(self.pace.left_until(self.window.from));
+        // What a lost connection has kept from ever being due is not unsent.
+        let until = if lost.is_some() { Instant::now() } else { self.window.until };
+        let all = self.pace.left_until(self.window.until.min(until));
+        let unsent = all.saturating_sub(self.pace.left_until(self.window.from));
+        if self.was_blocked {
+            self.tally.unsent_blocked = unsent;
+        } else {
+            self.tally.unsent = unsent;
+        }
         let because = match (&lost, self.tally.unanswered) {
             (None, 1..) if !quit.is_cancelled() => self.why().await,
             _ => None,
@@ -127,12 +147,11 @@ impl Worker {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut replies = Vec::with_capacity(MOST_AT_ONCE);
         loop {
-            let now = Instant::now();
-            let sending = now < self.window.until;
-            if !sending && self.open.is_empty() {
+            let within = Instant::now() < self.window.until;
+            let wake = if within || self.is_overdue() { self.send()? } else { None };
+            if !within && self.open.is_empty() && !self.is_overdue() {
                 return Ok(());
             }
-            let wake = if sending { self.send(now)? } else { None };
             tokio::select! {
                 received = self.link.receive(&mut replies) => {
                     received?;
@@ -140,22 +159,44 @@ impl Worker {
                 }
                 waited = wait(&timer, wake) => waited.map_err(|error| format!("no timer: {error}"))?,
                 _ = look.tick() => self.look()?,
-                () = stop.cancelled(), if sending => self.window.until = Instant::now(),
+                () = stop.cancelled(), if within => self.window.until = Instant::now(),
                 () = quit.cancelled() => return Ok(()),
             }
         }
     }
 
+    /// Whether the window is over, and calls are left that were due in it and may
+    /// still be sent.
+    fn is_overdue(&mut self) -> bool {
+        if self.overdue.is_none() {
+            self.was_blocked = self.link.is_blocked();
+            let in_flight = self.in_flight();
+            let room = self.pace.room(in_flight);
+            self.overdue = Some(if self.was_blocked { 0 } else { room });
+        }
+        self.overdue != Some(0) && self.pace.left_until(self.window.until) > 0
+    }
+
+    /// Calls that wait for an answer or, of those that were given up, for the
+    /// broker to take them.
+    fn in_flight(&mut self) -> usize {
+        self.open.len().max(self.link.unwritten())
+    }
+
     /// Sends what is due; when to send more, where that is known.
-    fn send(&mut self, now: Instant) -> Result<Option<Instant>, String> {
+    fn send(&mut self) -> Result<Option<Instant>, String> {
         if self.link.is_blocked() {
-            // Looked at again with the next look.
+            // Looked at again with the next look, unless the window is over.
+            if self.overdue.is_some() {
+                (self.overdue, self.was_blocked) = (Some(0), true);
+            }
             return Ok(None);
         }
         for _ in 0..MOST_AT_ONCE {
-            let now = Instant::now();
-            let Some(meant) = self.pace.due(now, self.open.len()) else {
-                return Ok(self.pace.next(self.open.len()).map(|next| next.max(now + BREATH)));
+            let (now, in_flight) = (Instant::now(), self.in_flight());
+            let Some(meant) = self.pace.due(now.min(self.window.last()), in_flight) else {
+                self.overdue = self.overdue.map(|_| 0);
+                return Ok(self.pace.next(in_flight).map(|next| next.max(now + BREATH)));
             };
             self.link.publish(self.next)?;
             self.open.insert(self.next, Begun { meant, sent: now });
@@ -163,8 +204,12 @@ impl Worker {
             if self.window.has(meant) {
                 self.tally.sent(now.saturating_duration_since(meant));
             }
+            self.overdue = self.overdue.map(|left| left.saturating_sub(1));
+            if self.overdue == Some(0) {
+                return Ok(None);
+            }
         }
-        Ok(Some(now))
+        Ok(Some(Instant::now()))
     }
 
     /// Ticks off calls. Replies that come together came at the same time, as far
@@ -239,7 +284,7 @@ impl Worker {
     /// Why calls are not answered, if the broker knows.
     async fn why(&self) -> Option<String> {
         if self.link.is_blocked() {
-            return Some("the broker takes nothing, for want of memory or disk".to_owned());
+            return Some(BLOCKED.to_owned());
         }
         self.link.is_consumed().await.err().map(|error| error.to_string())
     }

@@ -49,7 +49,7 @@ that had to wait for others is as slow as its caller found it.
 Requests are neither confirmed nor do they expire; `verify` is for finding out whether any is lost.
 
 Exit codes: 0 every call brought a result; 1 some brought errors; 2 wrong usage; 3 some were not \
-answered; 4 nobody to answer, or the broker was lost. Ctrl-C ends the sending, a second one the \
+answered, or were due and not sent; 4 nobody to answer, or the broker was lost. Ctrl-C ends the sending, a second one the \
 waiting; the report is of what was measured until then.")]
 pub(super) struct BenchArgs {
     /// The method; a service of one method may need none
