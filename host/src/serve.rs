@@ -23,7 +23,7 @@ use crate::amqp::{Connector, OpenError, Role, Session};
 use crate::config::{Config, Listener, Per};
 use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion};
 use crate::journal::Journal;
-use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, Served};
+use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, SelfTests, Served};
 use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
 pub use lane::{LANE_COMMAND, LaneCommand};
@@ -171,6 +171,12 @@ impl Host {
             telemetry.clone(),
         )
         .map_err(ServeError::Failed)?;
+        let tests = match role {
+            Role::Host => Some(SelfTests::new(state.as_ref()).map_err(ServeError::Failed)?),
+            // It is there for one request, which need not wait for the tests of all plugins.
+            Role::Lane => None,
+        };
+        let reloader = reloader.with_self_tests(tests);
         let reloader = reloader.first_look().await.map_err(ServeError::Failed)?;
         Ok(Self { config, telemetry, plugins, reloader, admin, state, journal, role, lane: None })
     }

@@ -17,6 +17,8 @@ use crate::support::host::binary;
 mod languages;
 /// The same, of languages that are tried in the long runs alone.
 mod rare;
+/// Cases that fail by nobody's fault, and some that do worse.
+mod self_tests;
 
 /// How long a reloader may take: on a machine with other work.
 const SOON: Duration = Duration::from_secs(60);

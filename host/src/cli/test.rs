@@ -60,6 +60,7 @@ fn tried(project: &Project, limits: &Limits) -> anyhow::Result<Vec<Tried>> {
     for case in &project.config.cases {
         let begun = Instant::now();
         let outcome = runtime.block_on(run_case(&plugin, case));
+        let outcome = outcome.map_err(|failure| failure.to_string());
         all.push(Tried { name: case_shown(case), took: begun.elapsed(), outcome });
     }
     runtime.shutdown_background();

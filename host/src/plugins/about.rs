@@ -32,8 +32,8 @@ const MAX_TEXT: usize = 1024;
 /// Largest section of documentation, in bytes: as much as a book.
 const MAX_DOCS: usize = 512 * 1024;
 
-/// Largest section of cases, in bytes: each with its texts as long as they may be.
-const MAX_CASES_BYTES: usize = 8 << 20;
+/// Largest section of cases, in bytes. It is kept in memory as long as the plugin serves.
+const MAX_CASES_BYTES: usize = 1 << 20;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -15,7 +15,7 @@ use anyhow::{Context as _, anyhow};
 use super::compile::{Passing, be_nice};
 use super::condemned::Condemned;
 use super::scan::{self, Signature};
-use super::{Engine, Plugin};
+use super::{Engine, Plugin, SelfTests};
 use crate::config::Limits;
 use crate::message::PluginId;
 
@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub(super) known: [Option<Version>; 2],
     /// Versions that must not be.
     pub(super) condemned: Condemned,
+    /// How others are tested, if they are.
+    pub(super) tests: Option<Arc<SelfTests>>,
 }
 
 /// What came of a [`Job`].
@@ -165,7 +167,7 @@ impl Source {
         })
     }
 
-    fn try_load(&self, Job { name, known, condemned, .. }: &Job) -> Outcome {
+    fn try_load(&self, Job { name, known, condemned, tests, .. }: &Job) -> Outcome {
         let contents = match scan::read(&self.directory, name) {
             Ok(Some(contents)) => contents,
             Ok(None) => return Outcome::Changing,
@@ -178,7 +180,7 @@ impl Source {
             return Outcome::Read(Box::new(Read { signature, version, tried: None }));
         }
         let begun = Instant::now();
-        let plugin = contents.load_and_test(&self.engine, name, &self.limits);
+        let plugin = contents.load_and_test(&self.engine, name, &self.limits, tests.as_deref());
         let plugin = plugin.map_err(|error| Refusal {
             reason: format!("{error:#}"),
             passing: error.is::<Passing>(),

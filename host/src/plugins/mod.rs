@@ -23,6 +23,7 @@ mod pool;
 mod reload;
 mod reports;
 mod scan;
+mod self_test;
 mod served;
 mod signature;
 mod stack;
@@ -44,7 +45,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch as watch_channel};
 
 pub use about::{About, CASES_SECTION, DESCRIPTION_SECTION, DOCS_SECTION, VERSION_SECTION};
-pub use cases::{error_kinds, run as run_case, shown as case_shown, to_json as cases_to_json};
+pub use cases::{
+    Failure, error_kinds, run as run_case, shown as case_shown, to_json as cases_to_json,
+};
 use circuit::Turn;
 pub use compile::{Budget, COMPILE_COMMAND, Confined, Helper, INVALID, UNABLE};
 pub use core_module::{Source, componentize};
@@ -55,6 +58,7 @@ pub use kind::Kind;
 pub use plugin::{Invocation, Plugin};
 pub use reload::{Reloader, RescanHandle};
 pub use scan::is_name as is_plugin_name;
+pub use self_test::{MAX_SELF_TEST, SelfTests};
 pub use served::Served;
 pub use stack::Place;
 pub use symbols::{FIND_LINES_COMMAND, find_lines};
@@ -282,9 +286,13 @@ impl scan::Contents {
         engine: &Engine,
         name: &str,
         limits: &Limits,
+        tests: Option<&SelfTests>,
     ) -> anyhow::Result<Plugin> {
         let plugin = self.load(engine, name, limits)?;
-        if self.config(name)?.self_test { cases::self_test(plugin) } else { Ok(plugin) }
+        match tests {
+            Some(tests) if self.config(name)?.self_test => tests.run(plugin),
+            _ => Ok(plugin),
+        }
     }
 
     /// Makes a plugin of what was read.

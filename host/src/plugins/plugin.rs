@@ -368,21 +368,21 @@ impl Plugin {
         )
     }
 
-    /// The same, with nothing known of its calls.
-    pub(super) fn with_circuit(self, circuit: Circuit) -> Self {
-        Self { circuit, ..self }
-    }
-
     pub(super) fn circuit(&self) -> &Circuit {
         &self.circuit
     }
 
     /// Runs one call, in a fresh instance or in one that is idle. Never longer than the deadline of
     /// `invocation.facts`, apart from one tick and [`GRACE`].
-    pub async fn call(&self, mut invocation: Invocation<'_>) -> Outcome {
+    pub async fn call(&self, invocation: Invocation<'_>) -> Outcome {
         let begun = Instant::now();
         let hurried = invocation.facts.deadline + GRACE < begun + self.timeout;
         let pass = self.circuit.enter(begun, hurried).map_err(|rest| self.rests(rest))?;
+        self.call_as(invocation, pass).await
+    }
+
+    /// The same, where what comes of it is told to whoever gave the pass.
+    pub(super) async fn call_as(&self, mut invocation: Invocation<'_>, pass: Pass<'_>) -> Outcome {
         let method = invocation.method.to_owned();
         invocation.facts.speaker = Some(Speaker { limit: self.log.clone(), method });
         match &self.served {

@@ -20,7 +20,7 @@ use super::condemned::Condemned;
 use super::loaders::{Done, Job, Loaders, Outcome, Read, Refusal, Tried, Version};
 use super::scan::{self, Found, Signature};
 use super::watch::{Bell, Hints, Watch};
-use super::{CHANGE_SETTLES, Engine, Plugin, Plugins};
+use super::{CHANGE_SETTLES, Engine, Plugin, Plugins, SelfTests};
 use crate::config::Limits;
 use crate::telemetry::Telemetry;
 
@@ -50,8 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Time to the next look while files load that took longer.
 const LOADING: Duration = Duration::from_millis(200);
 
-/// Times that a file is tried again that could not be compiled for a reason
-/// not its own.
+/// Times that a file is tried again that could not be compiled, or tested, for
+/// a reason not its own.
 const RETRIES: u32 = 2;
 
 /// Rest before that: what ran out has to come back.
@@ -72,6 +72,7 @@ pub struct Reloader {
     files: BTreeMap<String, File>,
     misnamed: BTreeSet<String>,
     condemned: Condemned,
+    tests: Option<Arc<SelfTests>>,
     trouble: Option<String>,
 }
 
@@ -123,7 +124,7 @@ impl Reloader {
     ///
     /// # Errors
     ///
-    /// When the system gives no threads.
+    /// When the system gives no threads, and outside of a runtime.
     pub fn new(
         directory: PathBuf,
         engine: Engine,
@@ -143,8 +144,15 @@ impl Reloader {
             files: BTreeMap::new(),
             misnamed: BTreeSet::new(),
             condemned: Condemned::default(),
+            tests: Some(Arc::new(SelfTests::new(None)?)),
             trouble: None,
         })
+    }
+
+    /// The same with other self-tests, or with none.
+    #[must_use]
+    pub fn with_self_tests(self, tests: Option<SelfTests>) -> Self {
+        Self { tests: tests.map(Arc::new), ..self }
     }
 
     /// A handle that asks for looks.
@@ -314,7 +322,8 @@ impl Reloader {
         file.again = false;
         let known = [file.tried.clone(), file.served.clone()];
         let condemned = self.condemned.clone();
-        let job = Job { ticket: self.tickets, name: name.clone(), known, condemned };
+        let (ticket, tests) = (self.tickets, self.tests.clone());
+        let job = Job { ticket, name: name.clone(), known, condemned, tests };
         if let Err(lost) = self.loaders.load(job) {
             file.loading = None;
             self.report(&name, format!("{lost:#}"));
@@ -402,9 +411,12 @@ impl Reloader {
                 self.report(&name, format!("{reason}; it is tried again in {REST:?}"));
                 Some(rests)
             }
-            Err(Refusal { reason, .. }) => {
+            Err(Refusal { reason, passing }) => {
                 file.failures = 0;
-                file.tried = Some(version);
+                // What may end better is tried again by whoever touches the file or asks for it.
+                if !passing {
+                    file.tried = Some(version);
+                }
                 self.report(&name, reason);
                 due
             }

@@ -215,6 +215,12 @@ const CANNOT_START: &str = "the process that compiles it could not be started";
 #[derive(Debug)]
 pub(in crate::plugins) struct Passing(String);
 
+impl Passing {
+    pub(in crate::plugins) fn new(said: impl Into<String>) -> Self {
+        Self(said.into())
+    }
+}
+
 impl std::fmt::Display for Passing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
