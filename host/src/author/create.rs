@@ -88,7 +88,10 @@ mod tests {
         for name in ["hello", "my-plugin", "my_plugin", "v2", "a-b-c"] {
             assert!(check_name(name).is_ok(), "{name}");
         }
-        for name in ["", "Hello", "3d", "my--plugin", "a-1", "record", "match", "-x", "x/y", ".."] {
+        for name in ["", "Hello", "3d", "my--plugin", "a-1", "record", "match", "-x", "x/y", ".."]
+            .into_iter()
+            .chain(["abstract", "try", "gen", "error_context", "deps"])
+        {
             assert!(check_name(name).is_err(), "{name}");
         }
     }

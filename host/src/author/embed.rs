@@ -13,9 +13,10 @@ use wasm_metadata::{AddMetadata, AddMetadataField};
 use crate::config::ProjectConfig;
 use crate::plugins::{
     CASES_SECTION, DESCRIPTION_SECTION, DOCS_SECTION, VERSION_SECTION, cases_to_json,
+    without_sections,
 };
 
-/// The same file, with what is known of it.
+/// The same file, with what is known of it, and with nothing that an earlier build has said.
 pub(super) fn embed(
     wasm: &[u8],
     project: &ProjectConfig,
@@ -24,8 +25,9 @@ pub(super) fn embed(
     let mut metadata = AddMetadata::default();
     metadata.name = AddMetadataField::Set(project.name.clone());
     metadata.processed_by = vec![("rpchost".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
-    let mut wasm =
-        metadata.to_wasm(wasm).context("its name cannot be written into the component")?;
+    let mut wasm = metadata
+        .to_wasm(&without_sections(wasm))
+        .context("its name cannot be written into the component")?;
     let docs = (!docs.is_empty()).then(|| json!(docs).to_string());
     let cases = (!project.cases.is_empty()).then(|| cases_to_json(&project.cases));
     let sections = [

@@ -1,9 +1,8 @@
-//! A project on disk: what its file says, where its results are, and whether they are up to date.
+//! A project on disk: what its file says, where its results are, and how they are made.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 
@@ -14,12 +13,6 @@ use crate::plugins::{Engine, Plugin, Plugins, componentize, error_kinds, is_plug
 
 /// Where the results of a project are, and whatever is made on the way.
 const BUILD: &str = "build";
-
-/// What is not the author's: changes in it are no reason to build again.
-const NOT_SOURCES: [&str; 6] = [BUILD, "target", "node_modules", ".venv", "__pycache__", ".git"];
-
-/// Most files of a project that are looked at: beyond that, something is in it that is not its own.
-const MAX_FILES: usize = 20_000;
 
 /// A project.
 #[derive(Debug)]
@@ -78,22 +71,9 @@ impl Project {
         self.directory.join(BUILD)
     }
 
-    /// Whether there is no component, or a source is younger than it.
-    ///
-    /// # Errors
-    ///
-    /// When the project cannot be looked through.
-    pub fn is_stale(&self) -> anyhow::Result<bool> {
-        let Ok(built) = std::fs::metadata(self.file()).and_then(|file| file.modified()) else {
-            return Ok(true);
-        };
-        let mut left = MAX_FILES;
-        has_younger(&self.directory, built, &mut left)
-            .with_context(|| format!("failed to look through `{}`", self.directory.display()))
-    }
-
     /// Has the language's tools make the component, checks that a host would take it, and writes
-    /// into it what the project says of it. Blocks. `progress` hears what is being done.
+    /// into it what the project says of it. Blocks. `plugins` is where it is meant to go, with the
+    /// configuration that it has there; `progress` hears what is being done.
     ///
     /// # Errors
     ///
@@ -101,6 +81,7 @@ impl Project {
     pub fn build(
         &self,
         limits: &Limits,
+        plugins: Option<&Path>,
         colour: bool,
         progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Built> {
@@ -118,7 +99,7 @@ impl Project {
         let finished = embed::embed(&component, &self.config, &docs)?;
         let file = self.file();
         put(&file, &finished)?;
-        if let Err(error) = self.check(&engine, &file, limits) {
+        if let Err(error) = self.check(&engine, limits, plugins) {
             // Nothing may take it for the result of a build.
             std::fs::remove_file(&file)
                 .with_context(|| format!("`{}` cannot be removed", file.display()))?;
@@ -128,8 +109,13 @@ impl Project {
     }
 
     /// Loads what was built as a host would.
-    fn check(&self, engine: &Engine, file: &Path, limits: &Limits) -> anyhow::Result<()> {
-        let plugin = load(engine, file, limits)?;
+    fn check(
+        &self,
+        engine: &Engine,
+        limits: &Limits,
+        plugins: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let plugin = self.load_with(engine, limits, plugins)?;
         let made = plugin.kind();
         match self.config.kind {
             Some(wanted) if made != wanted.into() => bail!(
@@ -141,13 +127,30 @@ impl Project {
         }
     }
 
-    /// Loads what was built, to be called.
+    /// Loads what was built, to be called, with the configuration that it has in `plugins`; where
+    /// it goes nowhere, with one that is in the project.
     ///
     /// # Errors
     ///
     /// Says why a host would not take it.
-    pub fn load(&self, limits: &Limits) -> anyhow::Result<std::sync::Arc<Plugin>> {
-        load(&Engine::new(1)?, &self.file(), limits)
+    pub fn load(
+        &self,
+        limits: &Limits,
+        plugins: Option<&Path>,
+    ) -> anyhow::Result<std::sync::Arc<Plugin>> {
+        self.load_with(&Engine::new(1)?, limits, plugins)
+    }
+
+    fn load_with(
+        &self,
+        engine: &Engine,
+        limits: &Limits,
+        plugins: Option<&Path>,
+    ) -> anyhow::Result<std::sync::Arc<Plugin>> {
+        let served = Plugins::new(None);
+        let place = Some(plugins.unwrap_or(&self.directory));
+        served.load_file_as_in(place, engine, &self.file(), limits)?;
+        served.only().context("the plugin that was loaded is gone")
     }
 
     /// Puts what was built into a plugin directory, where a host finds all of it or nothing.
@@ -171,12 +174,6 @@ impl Project {
     }
 }
 
-fn load(engine: &Engine, file: &Path, limits: &Limits) -> anyhow::Result<std::sync::Arc<Plugin>> {
-    let plugins = Plugins::new(None);
-    plugins.load_file(engine, file, limits)?;
-    plugins.only().context("the plugin that was loaded is gone")
-}
-
 fn name_of(kind: PluginKind) -> &'static str {
     super::KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(name, _)| name)
 }
@@ -197,24 +194,4 @@ fn put(to: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     file.as_file().sync_all().with_context(unwritable)?;
     file.persist(to).with_context(unwritable)?;
     Ok(())
-}
-
-fn has_younger(folder: &Path, built: SystemTime, left: &mut usize) -> anyhow::Result<bool> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        *left = left.checked_sub(1).with_context(|| {
-            format!("it has more than {MAX_FILES} files; keep what is not its own out of it")
-        })?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            let name = entry.file_name();
-            let is_source = !NOT_SOURCES.iter().any(|other| name == *other);
-            if is_source && has_younger(&entry.path(), built, left)? {
-                return Ok(true);
-            }
-        } else if entry.metadata()?.modified()? > built {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

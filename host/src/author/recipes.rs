@@ -124,8 +124,8 @@ fn own(workshop: &mut Workshop<'_>, build: &[String], output: &str) -> anyhow::R
 
 fn rust(workshop: &mut Workshop<'_>) -> anyhow::Result<PathBuf> {
     const TARGET: &str = "wasm32-wasip2";
-    let cargo = workshop.tools.find(&["cargo"], INSTALL_RUST)?;
-    let rustc = workshop.tools.find(&["rustc"], INSTALL_RUST)?;
+    let cargo = workshop.tools.find_shared(&["cargo"], INSTALL_RUST)?;
+    let rustc = workshop.tools.find_shared(&["rustc"], INSTALL_RUST)?;
     let library = Step::new("rustc", &rustc).args(["--print", "target-libdir", "--target", TARGET]);
     let library = workshop.run_for(&library, true)?;
     if !Path::new(String::from_utf8_lossy(&library).trim()).is_dir() {

@@ -76,15 +76,17 @@ const TYPED_CASES: &str = include_str!("../../templates/common/typed-cases.toml.
 const BODY_CASES: &str = include_str!("../../templates/common/body-cases.toml.in");
 
 /// Words that WIT or one of the languages keeps for itself, where a project's name stands alone.
-const RESERVED: &str = "as async await bool borrow break case char const constructor continue \
-    crate default dyn else enum export extern f32 f64 flags float fn for from func future if impl \
-    import in include int interface let list long loop map match mod move mut option own package \
-    plugin pub record ref resource result return s16 s32 s64 s8 self short signed static std \
-    stream string struct super switch test trait true tuple type u16 u32 u64 u8 union unsafe use \
-    variant void volatile where while with world yield";
+const RESERVED: &str = "abstract as async await become bool borrow box break build case char \
+    const constructor continue crate default deps do dyn else enum error-context examples export \
+    extern f32 f64 false final flags float fn for from func future gen if impl import in include \
+    incremental int interface let list long loop macro map match mod move mut option override own \
+    package plugin priv pub record ref resource result return s16 s32 s64 s8 self short signed \
+    static std stream string struct super switch test trait true try tuple type typeof u16 u32 \
+    u64 u8 union unsafe unsized use variant virtual void volatile where while with world yield";
 
 /// Whether a name cannot stand for a package in every language.
 pub(super) fn is_reserved(name: &str) -> bool {
+    let name = name.replace('_', "-");
     RESERVED.split_whitespace().any(|word| word == name)
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -12,10 +12,12 @@ use anyhow::{Context as _, anyhow};
 /// Most that is kept of what a tool says, in bytes; its end is what matters.
 const MAX_SAID: u64 = 1 << 20;
 
-/// Where programs may be: those of the project first.
+/// Where programs may be.
 #[derive(Debug)]
 pub(super) struct Tools {
-    places: Vec<PathBuf>,
+    /// The project's own, and those of folders above.
+    own: Vec<PathBuf>,
+    path: Vec<PathBuf>,
 }
 
 /// A program to run, in the project's folder.
@@ -56,32 +58,61 @@ impl std::error::Error for ToolFailed {}
 
 impl Tools {
     /// Those that a project sees: in its virtual environment and its `node_modules`, in those of
-    /// the folders above, and in the `PATH`.
+    /// the folders above as far as nobody else can put anything there, and in the `PATH`.
     pub(super) fn of(directory: &Path) -> Self {
-        let own = directory
-            .ancestors()
+        let above = directory.ancestors().skip(1).take_while(|folder| is_own(folder));
+        let own = std::iter::once(directory)
+            .chain(above)
             .flat_map(|folder| [folder.join(".venv/bin"), folder.join("node_modules/.bin")]);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let places = own.chain(std::env::split_paths(&path)).filter(|place| place.is_dir());
-        Self { places: places.collect() }
+        let path = std::env::split_paths(&path);
+        let is_there = |place: &PathBuf| place.is_dir();
+        Self { own: own.filter(is_there).collect(), path: path.filter(is_there).collect() }
     }
 
-    /// The first program of these names.
+    /// The first program of these names, the project's own before others.
     ///
     /// # Errors
     ///
     /// Names the command that installs it.
     pub(super) fn find(&self, names: &[&str], install: &str) -> anyhow::Result<PathBuf> {
-        let is_program = |path: &PathBuf| {
-            let found = std::fs::metadata(path);
-            found.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-        };
-        let here = |name: &&str| self.places.iter().map(|place| place.join(name)).find(is_program);
-        names.iter().find_map(here).ok_or_else(|| {
-            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-            anyhow!("{} is not installed; run: {install}", names.join(" or "))
-        })
+        first(&self.own.iter().chain(&self.path), names, install)
     }
+
+    /// The same for programs that no project has of its own: of the `PATH` first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tools::find`].
+    pub(super) fn find_shared(&self, names: &[&str], install: &str) -> anyhow::Result<PathBuf> {
+        first(&self.path.iter().chain(&self.own), names, install)
+    }
+}
+
+/// The first program in these places, by the first name that any has.
+fn first<'a>(
+    places: &(impl Iterator<Item = &'a PathBuf> + Clone),
+    names: &[&str],
+    install: &str,
+) -> anyhow::Result<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        let found = std::fs::metadata(path);
+        found.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let here = |name: &&str| places.clone().map(|place| place.join(name)).find(is_program);
+    names.iter().find_map(here).ok_or_else(|| {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        anyhow!("{} is not installed; run: {install}", names.join(" or "))
+    })
+}
+
+/// Whether nobody but this user and root can put a program there.
+fn is_own(folder: &Path) -> bool {
+    const OTHERS_WRITE: u32 = 0o022;
+    std::fs::metadata(folder).is_ok_and(|folder| {
+        [0, rustix::process::geteuid().as_raw()].contains(&folder.uid())
+            && folder.mode() & OTHERS_WRITE == 0
+    })
 }
 
 impl Step {
@@ -139,4 +170,55 @@ fn read(mut file: File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_SAID).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(folder: &Path, mode: u32) {
+        let places = folder.join("node_modules/.bin");
+        std::fs::create_dir_all(&places).unwrap();
+        for name in ["asc", "rustc"] {
+            std::fs::write(places.join(name), "").unwrap();
+            let runs = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(places.join(name), runs).unwrap();
+        }
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn tools_of_folders_above_count_where_nobody_else_could_put_them() {
+        for (mode, counts) in [(0o755, true), (0o775, false), (0o1777, false)] {
+            let outer = tempfile::tempdir().unwrap();
+            let project = outer.path().join("a/b");
+            std::fs::create_dir_all(&project).unwrap();
+            let closed = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(outer.path().join("a"), closed).unwrap();
+            put(outer.path(), mode);
+            let mut tools = Tools::of(&project);
+            tools.path = vec![];
+            let found = tools.find(&["asc"], "npm install");
+            assert_eq!(found.is_ok(), counts, "{mode:o}");
+            // What is in the project itself is the project.
+            put(&project, mode);
+            let own = Tools::of(&project).find(&["asc"], "npm install").unwrap();
+            assert_eq!(own, project.join("node_modules/.bin/asc"));
+        }
+    }
+
+    #[test]
+    fn what_no_project_has_of_its_own_is_taken_from_the_path() {
+        let project = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        put(project.path(), 0o755);
+        put(other.path(), 0o755);
+        let mut tools = Tools::of(project.path());
+        let place = other.path().join("node_modules/.bin");
+        tools.path = vec![place.clone()];
+        assert_eq!(tools.find_shared(&["rustc"], "").unwrap(), place.join("rustc"));
+        assert!(tools.find(&["rustc"], "").unwrap().starts_with(project.path()));
+        let error = tools.find(&["zig", "python-zig"], "do this").unwrap_err().to_string();
+        assert_eq!(error, "`zig` or `python-zig` is not installed; run: do this");
+    }
 }

@@ -1,7 +1,7 @@
 //! `rpchost build`: a project becomes a component, and a host takes it.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -38,9 +38,8 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let made = make(&project, &config.limits).and_then(|built| {
-        let named = Some(config.plugins).filter(|named| named.as_os_str() != DEFAULT_PLUGINS);
-        let plugins = args.plugins.clone().or(named).or_else(|| project.nearest_plugins());
+    let plugins = args.plugins.clone().or_else(|| place(&project, &config));
+    let made = make(&project, &config.limits, plugins.as_deref()).and_then(|built| {
         Ok((built, plugins.map(|plugins| project.install(&plugins)).transpose()?))
     });
     let (built, installed) = match made {
@@ -62,28 +61,39 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
 }
 
 /// A path as it is seen from here.
-fn shown(path: &std::path::Path) -> String {
+fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }
 
 /// A project, and the configuration that a host started here would have.
-pub(super) fn open(directory: &std::path::Path) -> anyhow::Result<(Project, Config)> {
+pub(super) fn open(directory: &Path) -> anyhow::Result<(Project, Config)> {
     let config =
         resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment)
             .map_err(|problems| anyhow::anyhow!("{problems}"))?;
     Ok((Project::open(directory)?, config))
 }
 
+/// The plugin directory that a project's component goes to, where none was named.
+pub(super) fn place(project: &Project, config: &Config) -> Option<PathBuf> {
+    let named = Some(&config.plugins).filter(|named| named.as_os_str() != DEFAULT_PLUGINS);
+    named.cloned().or_else(|| project.nearest_plugins())
+}
+
 /// Builds, and shows on a terminal what is being done.
-pub(super) fn make(project: &Project, limits: &Limits) -> anyhow::Result<Built> {
+pub(super) fn make(
+    project: &Project,
+    limits: &Limits,
+    plugins: Option<&Path>,
+) -> anyhow::Result<Built> {
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(TURN);
     let colour = std::io::stderr().is_terminal();
-    let built = project.build(limits, colour, &mut |what| bar.set_message(what.to_owned()));
+    let mut shown = |what: &str| bar.set_message(what.to_owned());
+    let built = project.build(limits, plugins, colour, &mut shown);
     bar.finish_and_clear();
     if let Ok(built) = &built {
         raw(&built.said);

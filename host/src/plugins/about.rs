@@ -6,6 +6,7 @@
 //! for them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Context as _, bail};
 use wasmparser::{Chunk, Parser, Payload};
@@ -35,6 +36,9 @@ const MAX_DOCS: usize = 512 * 1024;
 /// Largest section of cases, in bytes. It is kept in memory as long as the plugin serves.
 const MAX_CASES_BYTES: usize = 1 << 20;
 
+/// All of them.
+const SECTIONS: [&str; 4] = [VERSION_SECTION, DESCRIPTION_SECTION, DOCS_SECTION, CASES_SECTION];
+
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct About {
@@ -55,7 +59,7 @@ impl About {
     /// When its cases cannot be read: to take them for none would drop the self-test.
     pub fn read(wasm: &[u8]) -> anyhow::Result<Self> {
         let mut about = Self::default();
-        for (name, data) in sections(wasm) {
+        for Custom { name, data, .. } in sections(wasm) {
             match name {
                 VERSION_SECTION => about.version = text(data),
                 DESCRIPTION_SECTION => about.description = text(data),
@@ -91,9 +95,31 @@ fn text(data: &[u8]) -> Option<String> {
     (!line.is_empty() && !line.chars().any(char::is_control)).then_some(line)
 }
 
+/// The same file, where it says nothing of itself.
+#[must_use]
+pub fn without_sections(wasm: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(wasm.len());
+    let mut from = 0;
+    for Custom { whole, .. } in sections(wasm).iter().filter(|s| SECTIONS.contains(&s.name)) {
+        kept.extend(wasm.get(from..whole.start).unwrap_or_default());
+        from = whole.end;
+    }
+    kept.extend(wasm.get(from..).unwrap_or_default());
+    kept
+}
+
+/// A custom section.
+struct Custom<'a> {
+    name: &'a str,
+    data: &'a [u8],
+    /// Where it is in the file, from its first byte to its last.
+    whole: Range<usize>,
+}
+
 /// The custom sections of the outermost component or module; those inside of it are passed over.
-fn sections(wasm: &[u8]) -> Vec<(&str, &[u8])> {
+fn sections(wasm: &[u8]) -> Vec<Custom<'_>> {
     let mut found = Vec::new();
+    let mut at: usize = 0;
     let mut rest = wasm;
     let mut parser = Parser::new(0);
     while let Ok(Chunk::Parsed { consumed, payload }) = parser.parse(rest, true) {
@@ -107,12 +133,17 @@ fn sections(wasm: &[u8]) -> Vec<(&str, &[u8])> {
                 passed = passed.saturating_add(size as usize);
                 parser.skip_section();
             }
-            Payload::CustomSection(section) => found.push((section.name(), section.data())),
+            Payload::CustomSection(section) => found.push(Custom {
+                name: section.name(),
+                data: section.data(),
+                whole: at..at.saturating_add(consumed),
+            }),
             Payload::End(_) => break,
             _ => {}
         }
         let Some(after) = rest.get(passed..) else { break };
         rest = after;
+        at = at.saturating_add(passed);
     }
     found
 }
@@ -146,6 +177,17 @@ mod tests {
             assert_eq!(about.doc(&["a:b/c.d".to_owned()], "d"), Some("Greets."));
             assert_eq!((about.doc(&[], "e"), about.doc(&[], "d")), (Some("Else."), None));
             assert_eq!(about.cases.len(), 1);
+            let mut without = without_sections(&wasm);
+            assert_eq!(About::read(&without).unwrap(), About::default());
+            // What others have put there, and all that is inside, stays.
+            let mut with_theirs = wat::parse_str(wat).unwrap();
+            with_theirs.extend(section("theirs", b"x"));
+            wasm.extend(section("theirs", b"x"));
+            if inner_version.is_none() {
+                assert_eq!(without_sections(&wasm), with_theirs);
+            }
+            without.extend(section("version", b"2"));
+            assert_eq!(About::read(&without).unwrap().version.as_deref(), Some("2"));
             wasm.extend(section("rpchost:cases", b"[{}]"));
             let error = format!("{:#}", About::read(&wasm).unwrap_err());
             assert!(error.starts_with("its section `rpchost:cases` is unusable"), "{error}");

@@ -76,7 +76,8 @@ impl Kind {
                 list_exports(component, engine)
             ),
             (None, [first, second, ..]) => bail!(
-                "it is both a {first} and a {second}; say which with `kind` in its configuration"
+                "it is both a {first} and a {second}; say which with `kind` in the `.toml` of its name in \
+                 the plugin directory"
             ),
         }
     }

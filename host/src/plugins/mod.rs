@@ -44,7 +44,9 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch as watch_channel};
 
-pub use about::{About, CASES_SECTION, DESCRIPTION_SECTION, DOCS_SECTION, VERSION_SECTION};
+pub use about::{
+    About, CASES_SECTION, DESCRIPTION_SECTION, DOCS_SECTION, VERSION_SECTION, without_sections,
+};
 pub use cases::{
     Failure, error_kinds, run as run_case, shown as case_shown, to_json as cases_to_json,
 };
@@ -178,6 +180,22 @@ impl Plugins {
     ///
     /// Says why the file cannot serve.
     pub fn load_file(&self, engine: &Engine, path: &Path, limits: &Limits) -> anyhow::Result<()> {
+        self.load_file_as_in(None, engine, path, limits)
+    }
+
+    /// The same with the configuration that it has in the directory `place`, where it is put only
+    /// later. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Says why the file could not serve there.
+    pub fn load_file_as_in(
+        &self,
+        place: Option<&Path>,
+        engine: &Engine,
+        path: &Path,
+        limits: &Limits,
+    ) -> anyhow::Result<()> {
         let file = || format!("`{}`", path.display());
         let directory = match path.parent() {
             Some(directory) if !directory.as_os_str().is_empty() => directory,
@@ -190,9 +208,12 @@ impl Plugins {
             .with_context(|| {
                 format!("{} is not named as a plugin is, such as `fib.wasm`", file())
             })?;
-        let contents = scan::read(directory, name)
+        let mut contents = scan::read(directory, name)
             .with_context(file)?
             .with_context(|| format!("{} is being written", file()))?;
+        if let Some(place) = place {
+            contents.config = scan::read_config(place, name).with_context(file)?;
+        }
         let plugin = contents.load(engine, name, limits).with_context(file)?;
         self.replace(|table| table.insert(Arc::new(plugin), Instant::now()));
         Ok(())

@@ -211,6 +211,22 @@ pub(super) fn read(directory: &Path, stem: &str) -> anyhow::Result<Option<Conten
     Ok(Some(Contents { file, wasm, digest, config, wit, signature: before }))
 }
 
+/// Reads the configuration that a plugin of this name has, or would have, in a directory.
+///
+/// # Errors
+///
+/// Says why there is one that cannot be used.
+pub(super) fn read_config(directory: &Path, stem: &str) -> anyhow::Result<Option<String>> {
+    let file_name = format!("{stem}.toml");
+    if std::fs::symlink_metadata(directory.join(&file_name))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    {
+        return Ok(None);
+    }
+    let root = directory.canonicalize().context("the plugin directory is gone")?;
+    read_text(&root, &file_name, MAX_CONFIG).map(Some)
+}
+
 /// Reads the WIT file beside a plugin that is not in the plugin directory.
 ///
 /// # Errors

@@ -99,6 +99,36 @@ fn what_has_killed_three_hosts_in_its_self_test_is_not_tested_any_more() {
 }
 
 #[test]
+fn test_builds_what_is_there_now_and_knows_what_the_plugin_directory_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugins = folder.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    let hello = guests::guest("hello").wasm;
+    let case = "[[case]]\nbody = 'x'\ntext = 'hello'\n";
+    let project = project(folder.path(), "greeter", &hello, case);
+    let test = || rpchost(&project, &["test"]);
+    assert!(test().status.success());
+    // Saved with a time long past, as `git checkout`, `cp -p` and `tar` do.
+    let source = project.join("made.wat.wasm");
+    std::fs::write(&source, guests::guest("unreachable").wasm).unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    std::fs::File::options().write(true).open(&source).unwrap().set_modified(long_ago).unwrap();
+    let tested = test();
+    assert!(out(&tested).contains("got the error `trap`"), "{}{}", out(&tested), err(&tested));
+    assert_eq!(std::fs::read_dir(&plugins).unwrap().count(), 0, "`test` puts nothing there");
+    // Needs more memory than a plugin has.
+    std::fs::write(&source, guests::guest("big-initial-memory").wasm).unwrap();
+    let refused = rpchost(&project, &["build"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", err(&refused));
+    std::fs::write(plugins.join("greeter.toml"), "memory-limit = '2GiB'\n").unwrap();
+    let built = rpchost(&project, &["build"]);
+    assert!(built.status.success(), "{}", err(&built));
+    std::fs::write(plugins.join("greeter.toml"), "kind = 'command'\n").unwrap();
+    let refused = rpchost(&project, &["build"]);
+    assert!(err(&refused).contains("`kind = \"command\"`, but"), "{}", err(&refused));
+}
+
+#[test]
 fn cases_say_nothing_about_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let traps = guests::guest("unreachable").wasm;
@@ -108,4 +138,17 @@ fn cases_say_nothing_about_each_other() {
     let tested = rpchost(&project, &["test"]);
     assert!(tested.status.success(), "{}{}", out(&tested), err(&tested));
     assert!(out(&tested).ends_with("30 passed\n"), "{}", out(&tested));
+}
+
+#[test]
+fn what_an_earlier_build_has_said_is_not_said_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let hello = with_cases(&guests::guest("hello").wasm, &["goodbye"]);
+    let hello = guests::with_section(&hello, "description", b"Of old");
+    let project = project(folder.path(), "greeter", &hello, "");
+    let built = rpchost(&project, &["build"]);
+    assert!(built.status.success(), "{}", err(&built));
+    let shown = out(&rpchost(&project, &["inspect", "build/greeter.wasm"]));
+    assert!(shown.contains("From elsewhere"), "{shown}");
+    assert!(!shown.contains("Of old") && !shown.contains("cases"), "{shown}");
 }
