@@ -124,6 +124,7 @@ guest() {
     cp "target/guests-build/$3/release/$2.wasm" "target/guests/$4.wasm"
 }
 guest examples/fib-rust fib wasm32-wasip2 fib
+guest examples/math-rust math wasm32-wasip2 math
 guest examples/echo-rust echo wasm32-wasip2 echo
 guest tests/fixtures/misbehave misbehave wasm32-wasip2 misbehave
 guest tests/fixtures/typed typed wasm32-wasip2 typed
@@ -164,7 +165,7 @@ if [ -n "$quick" ]; then
     # Unit tests by themselves: modules of both have the same names.
     cargo test --release --locked --workspace --lib --bins -- --skip private_broker
     cargo test --release --locked --workspace --test it -- \
-        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip listeners:: --skip compile:: \
+        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip callers:: --skip listeners:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \

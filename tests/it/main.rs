@@ -84,6 +84,9 @@ mod dead_letters;
 /// A cluster that loses nodes, behind HAProxy and without.
 mod cluster;
 
+/// What `examples/callers` ships.
+mod callers;
+
 /// What `examples/deploy` ships.
 mod deploy;
 

@@ -7,12 +7,15 @@ is `error` and its body is `{"error": {"code": …, "kind": …, "message": …}
 
 import argparse
 import json
+import os
 import sys
 import time
 import uuid
 
 import pika
 import pika.exceptions
+
+URL = "amqp://guest:guest@localhost:5672/%2F"
 
 
 class RpcError(Exception):
@@ -77,7 +80,7 @@ class RpcClient:
 def main():
     parser = argparse.ArgumentParser(description="Ask for a Fibonacci number over RabbitMQ.")
     parser.add_argument("number", nargs="?", default="30")
-    parser.add_argument("--url", default="amqp://guest:guest@localhost:5672/%2F")
+    parser.add_argument("--url", default=os.environ.get("AMQP_URL", URL))
     parser.add_argument("--queue", default="rpc_queue")
     parser.add_argument("--method", default="fib")
     parser.add_argument("--timeout", type=float, default=10, metavar="SECONDS")
