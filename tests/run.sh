@@ -165,7 +165,7 @@ if [ -n "$quick" ]; then
     # Unit tests by themselves: modules of both have the same names.
     cargo test --release --locked --workspace --lib --bins -- --skip private_broker
     cargo test --release --locked --workspace --test it -- \
-        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip callers:: --skip listeners:: --skip compile:: \
+        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip dialects:: --skip callers:: --skip listeners:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \

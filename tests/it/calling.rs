@@ -493,13 +493,11 @@ async fn caller(url: &str) -> Caller {
 
 fn request(queue: &str, body: &str) -> Outgoing {
     Outgoing {
-        exchange: String::new(),
         queue: queue.to_owned(),
         kind: Some("misbehave".to_owned()),
-        content_type: None,
         body: body.as_bytes().to_vec(),
-        persistent: false,
         timeout: PATIENCE,
+        ..Outgoing::default()
     }
 }
 

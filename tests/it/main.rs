@@ -57,6 +57,9 @@ mod listeners;
 /// Libraries that bring their own form of RPC.
 mod frameworks;
 
+/// Services of other libraries, called by `rpchost call`.
+mod dialects;
+
 /// Guests that misbehave, among healthy calls.
 mod hostile;
 

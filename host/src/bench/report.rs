@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{Load, Options};
 use super::tally::{Second, Tally};
+use crate::client::CallDialect;
 
 /// Percentiles that are told.
 const QUANTILES: [(&str, f64); 6] =
@@ -98,10 +99,16 @@ impl Report {
         }
     }
 
+    /// The method, where a property of the request names it.
+    fn method(&self) -> Option<&str> {
+        let Options { request, dialect, .. } = &*self.options;
+        request.kind.as_deref().filter(|_| *dialect == CallDialect::Plain)
+    }
+
     /// One line: what was measured.
     pub fn title(&self) -> String {
         let Options { load, connections, request, .. } = &*self.options;
-        let method = request.kind.as_deref().unwrap_or(&request.queue);
+        let method = self.method().unwrap_or(&request.queue);
         let load = match load {
             Load::InFlight(calls) => format!("{} in flight", thousands((*calls).into())),
             Load::Rate(rate) => format!("{} a second", thousands((*rate).into())),
@@ -317,7 +324,7 @@ impl Report {
         };
         json!({
             "ok": self.outcome() == Outcome::Good,
-            "method": request.kind,
+            "method": self.method(),
             "queue": request.queue,
             "in_flight": in_flight,
             "rate": rate,
@@ -410,7 +417,6 @@ pub(super) fn thousands(number: u64) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::amqp::LoadRequest;
-    use crate::client::CallDialect;
 
     /// A report of 1,000 calls, of which one brought an error and one nothing.
     pub(in crate::bench) fn report() -> Report {

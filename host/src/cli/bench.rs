@@ -20,7 +20,7 @@ use crate::bench::{
     self, HIGHEST_RATE, Load, MOST_CONNECTIONS, MOST_IN_FLIGHT, Observer, Options, Outcome, Report,
     Second,
 };
-use crate::client::{Params, encode_for};
+use crate::client::{self as calls, Params};
 use crate::config::ServeArgs;
 
 /// Answers were errors.
@@ -35,6 +35,9 @@ const REDRAW: Duration = Duration::from_millis(200);
 
 /// Bodies that may be made; larger ones come from a file.
 const LARGEST_SIZE: u64 = 128 << 20;
+
+/// The id in the bodies of dialects that have one there.
+const BODY_ID: &str = "bench000";
 
 /// Longer than anybody watches, and short enough to keep each second of it.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -168,8 +171,9 @@ fn measure(args: &BenchArgs, matches: &ArgMatches) -> Result<Report, CallerError
     };
     let (config, connector) =
         client(&serve_args, None, matches).map_err(CallerError::Unsendable)?;
-    let options = options(args, config.queue_for(args.method.as_deref().unwrap_or_default()))
-        .map_err(CallerError::Unsendable)?;
+    let route = args.request.route(&config, args.queue.as_deref(), args.method.as_deref(), matches);
+    let options =
+        route.and_then(|route| options(args, route.queue)).map_err(CallerError::Unsendable)?;
     let nobody = |error: &dyn std::fmt::Display| CallerError::Nobody(error.to_string());
     let runtime = runtime().map_err(|error| nobody(&format!("{error:#}")))?;
     let shown = Arc::new(Shown::new(options.duration));
@@ -197,7 +201,12 @@ fn options(args: &BenchArgs, queue: String) -> Result<Options, String> {
             return Err(format!("`--{flag}`: at most 24h"));
         }
     }
-    let encoded = encode_for(args.request.dialect(), args.method.as_deref(), params(args)?)?;
+    let dialect = args.request.dialect();
+    if let Some(reason) = dialect.not_for_load() {
+        return Err(reason.to_owned());
+    }
+    // Every message is the same; what tells them apart is outside of the body.
+    let encoded = calls::encode(dialect, args.method.as_deref(), params(args)?, BODY_ID)?;
     let options = Options {
         load: match (args.rate, args.in_flight) {
             (Some(rate), _) => Load::Rate(rate),
@@ -215,7 +224,7 @@ fn options(args: &BenchArgs, queue: String) -> Result<Options, String> {
             persistent: args.persistent,
             reply_queue: args.replies == Replies::Queue,
         },
-        dialect: args.request.dialect(),
+        dialect,
         processes: args.pid.clone(),
     };
     options.check()?;

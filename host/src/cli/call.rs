@@ -14,10 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::request_args::RequestArgs;
 use super::{USAGE, environment, output};
 use crate::amqp::{Caller, CallerError, Outgoing};
-use crate::client::{self, Answer, CallDialect, Encoded, Params};
+use crate::client::{self, Answer, CallDialect, Params, Route};
 use crate::config::{Profile, ServeArgs, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
-use crate::message::{Delivery, Note, Original, Place, Properties, Reply, Revoked, Settlement};
+use crate::message::{
+    Delivery, Dialect, Form, HeaderValue, Note, Original, Place, Properties, Reply, Revoked,
+    Settlement, Terms,
+};
 use crate::plugins::{Engine, Plugins};
 use crate::telemetry::Telemetry;
 
@@ -45,7 +48,7 @@ pub(super) struct CallArgs {
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     timeout: String,
 
-    /// Queue to send it to [default: rpc_queue]
+    /// Queue to send it to [default: by the dialect, else rpc_queue]
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
     queue: Option<String>,
 
@@ -125,11 +128,7 @@ fn call(
     let runtime = super::runtime().map_err(|error| Failed::Nobody(format!("{error:#}")))?;
     let answered = match &args.file {
         Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
-        None => {
-            let request = client::encode(dialect, &args.method, params);
-            let calling = call_broker(args, matches, dialect, request, timeout, warnings);
-            runtime.block_on(calling)
-        }
+        None => runtime.block_on(call_broker(args, matches, params, timeout, warnings)),
     };
     runtime.shutdown_background();
     answered
@@ -138,11 +137,14 @@ fn call(
 async fn call_broker(
     args: &CallArgs,
     matches: &ArgMatches,
-    dialect: CallDialect,
-    request: Encoded,
+    params: Params,
     timeout: Duration,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Failed> {
+    let dialect = args.request.dialect();
+    let id = format!("{:032x}", rand::random::<u128>());
+    let request =
+        client::encode(dialect, Some(&args.method), params, &id).map_err(Failed::Usage)?;
     // The same rules as for `serve` decide which broker and queue are meant.
     let serve_args = ServeArgs {
         amqp_url: args.amqp_url.clone(),
@@ -152,29 +154,48 @@ async fn call_broker(
     let (mut config, connector) =
         super::quiet_client(&serve_args, None, matches).map_err(Failed::Usage)?;
     warnings.append(&mut config.warnings);
-    let queue = config.queue_for(&args.method);
+    let route = args
+        .request
+        .route(&config, args.queue.as_deref(), Some(&args.method), matches)
+        .map_err(Failed::Usage)?;
     let outgoing = Outgoing {
-        exchange: String::new(),
-        queue,
+        exchange: route.exchange.clone(),
+        queue: route.key.clone(),
+        reply_exchange: route.reply_exchange.map(str::to_owned),
+        id: Some(id),
         kind: request.kind,
         content_type: request.content_type,
+        content_encoding: request.content_encoding,
+        headers: request.headers,
         body: request.body,
         // A person waits; writing one message to disk is not what for.
         persistent: true,
         timeout,
+        interim: client::interim(dialect),
     };
     let caller = Caller::connect(&Arc::new(connector)).await?;
-    let called = ask(&caller, &outgoing).await;
+    let called = ask(&caller, &outgoing, &route).await;
     caller.close().await;
     let (properties, body) = called?;
     Ok(client::decode(dialect, &properties, body))
 }
 
 /// One call, where a person wants to know why there is no answer.
-async fn ask(caller: &Caller, request: &Outgoing) -> Result<(Properties, Bytes), CallerError> {
-    let queue = &request.queue;
-    if caller.consumers(queue).await? == Some(0) {
-        return Err(CallerError::Nobody(format!("nobody consumes the queue `{queue}`")));
+async fn ask(
+    caller: &Caller,
+    request: &Outgoing,
+    route: &Route,
+) -> Result<(Properties, Bytes), CallerError> {
+    let queue = &route.queue;
+    match caller.consumers(queue).await {
+        Ok(Some(0)) => {
+            return Err(CallerError::Nobody(format!("nobody consumes the queue `{queue}`")));
+        }
+        // Behind an exchange, the queue may have another name; the broker tells
+        // whether there is one.
+        Err(CallerError::Nobody(_)) if !route.exchange.is_empty() => {}
+        Ok(_) => {}
+        Err(error) => return Err(error),
     }
     // From here on it is waited for: a host that dies may be back in time, or
     // another takes its place.
@@ -215,6 +236,8 @@ async fn call_file(
     // METHOD may leave out the plugin.
     let full = method == stem
         || Plugins::is_own_method(method)
+        // A pattern of NestJS says the whole.
+        || method.starts_with('{')
         || method.strip_prefix(&*stem).is_some_and(|rest| rest.starts_with(['.', ':', '/']));
     let method = if full { method.to_owned() } else { format!("{stem}.{method}") };
     let config =
@@ -225,17 +248,19 @@ async fn call_file(
     let plugins = Plugins::new(None);
     plugins.load_file(&engine, file, &limits).map_err(usage)?;
     let typed = plugins.find(Some(&method)).is_ok_and(|(plugin, _)| plugin.is_typed());
-    let params = if typed { params.for_json() } else { params };
-    let request = client::encode(dialect, &method, params);
+    // What takes the whole body takes it as JSON; all other dialects carry nothing else.
+    let params = if typed && dialect == CallDialect::Plain { params.for_json() } else { params };
+    let request = client::encode(dialect, Some(&method), params, "call").map_err(Failed::Usage)?;
+    let route = Route::new(dialect, &method, method.clone());
     let telemetry = Telemetry::new().map_err(usage)?;
     let dispatcher =
         Dispatcher::new(plugins, limits, ReplyPolicy::new(&[]), Stopping::default(), telemetry);
     let delivery = Delivery {
         tag: 1,
-        queue: "rpc_queue".into(),
-        terms: Arc::default(),
-        exchange: String::new(),
-        routing_key: "rpc_queue".to_owned(),
+        queue: route.queue.as_str().into(),
+        terms: Arc::new(Terms::from(Form::from(Dialect::from(dialect)))),
+        exchange: route.exchange,
+        routing_key: route.key,
         redelivered: false,
         received_at: Instant::now(),
         received_wall: SystemTime::now(),
@@ -243,6 +268,7 @@ async fn call_file(
             reply_to: Some(Bytes::from_static(b"call")),
             kind: request.kind,
             content_type: request.content_type.map(str::to_owned),
+            headers: request.headers,
             ..Properties::default()
         },
         body: Bytes::from(request.body),
@@ -259,7 +285,13 @@ async fn call_file(
     let reply = reply
         .context("the call was not answered")
         .map_err(|error| Failed::Nobody(format!("{error:#}")))?;
-    let properties = Properties { kind: reply.kind.map(str::to_owned), ..Properties::default() };
+    let headers = reply.headers.into_iter();
+    let properties = Properties {
+        kind: reply.kind.map(str::to_owned),
+        content_type: reply.content_type,
+        headers: headers.map(|(name, value)| (name, HeaderValue::Text(value))).collect(),
+        ..Properties::default()
+    };
     Ok(client::decode(dialect, &properties, reply.body))
 }
 

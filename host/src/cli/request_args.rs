@@ -2,10 +2,13 @@
 
 use std::io::Read as _;
 
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
 use serde_json::value::RawValue;
 
-use crate::client::{self, CallDialect, Params};
+use crate::client::{self, CallDialect, Params, Route};
+use crate::config::Config;
+use crate::message::Dialect;
 
 /// Arguments and form of a request.
 #[derive(Debug, Args)]
@@ -22,15 +25,30 @@ pub(super) struct RequestArgs {
     #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "args", allow_hyphen_values = true)]
     body: Option<String>,
 
-    /// How a request is written
+    /// How a request is written: as rpchost's own callers do, or as a library's client
     #[arg(long, value_enum, default_value_t = DialectName::Plain)]
     dialect: DialectName,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DialectName {
+    /// METHOD in the property `type`, the body as it is
     Plain,
+    /// JSON-RPC 2.0
     JsonRpc,
+    /// {"request": {"func": METHOD, "args": …, "kwargs": …}}
+    Envelope,
+    /// A service of Nameko; METHOD is service.method
+    Nameko,
+    /// A microservice of NestJS; METHOD is the pattern, a text or an object such as
+    /// '{"cmd":"sum"}'
+    #[value(name = "nestjs")]
+    NestJs,
+    /// A task of Celery, in the queue `celery` unless --queue says otherwise; needs the worker's
+    /// results
+    Celery,
+    /// A method of aio-pika's JsonRPC, which is the queue's name; named arguments only
+    AioPika,
 }
 
 impl RequestArgs {
@@ -38,7 +56,45 @@ impl RequestArgs {
         match self.dialect {
             DialectName::Plain => CallDialect::Plain,
             DialectName::JsonRpc => CallDialect::JsonRpc,
+            DialectName::Envelope => CallDialect::Envelope,
+            DialectName::Nameko => CallDialect::Nameko,
+            DialectName::NestJs => CallDialect::NestJs,
+            DialectName::Celery => CallDialect::Celery,
+            DialectName::AioPika => CallDialect::AioPika,
         }
+    }
+
+    /// Where the requests go: `queue` is what was named by flag or variable, and
+    /// `matches` tells which.
+    pub(super) fn route(
+        &self,
+        config: &Config,
+        queue: Option<&str>,
+        method: Option<&str>,
+        matches: &ArgMatches,
+    ) -> Result<Route, String> {
+        let dialect = self.dialect();
+        let method = method.unwrap_or_default();
+        if dialect.routes_by_method()
+            && matches.value_source("queue") == Some(ValueSource::CommandLine)
+        {
+            return Err(format!(
+                "`--dialect {}`: METHOD says where the request goes; leave out `--queue`",
+                self.dialect_name()
+            ));
+        }
+        let queue = match (dialect, queue) {
+            // Its workers have a queue of their own, whatever `serve` consumes here; a queue
+            // that was named is the one that is meant.
+            (CallDialect::Celery, Some(queue)) => queue.to_owned(),
+            _ => config.queue_for(dialect.into(), method),
+        };
+        Ok(Route::new(dialect, method, queue))
+    }
+
+    /// The dialect as it is typed.
+    pub(super) fn dialect_name(&self) -> &'static str {
+        Dialect::from(self.dialect()).name()
     }
 
     /// What is sent along.

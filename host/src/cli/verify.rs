@@ -14,6 +14,7 @@ use super::signals::Stop;
 use super::trace::{Format, SwitchArgs, say_power};
 use super::{USAGE, client, runtime};
 use crate::amqp::Power;
+use crate::client::Route;
 use crate::config::ServeArgs;
 use crate::verify::{
     self, Counts, Expected, Failed, MOST_QUEUES, Observer, Options, Requests, Source,
@@ -137,8 +138,8 @@ fn verify(args: &VerifyArgs, matches: &ArgMatches) -> Result<bool, Failed> {
     };
     let (config, connector) =
         client(&serve_args, args.switch.management(), matches).map_err(Failed::Usage)?;
-    let options = options(args, config.queue_for(args.method.as_deref().unwrap_or_default()))
-        .map_err(Failed::Usage)?;
+    let route = args.request.route(&config, args.queue.as_deref(), args.method.as_deref(), matches);
+    let options = route.and_then(|route| options(args, route)).map_err(Failed::Usage)?;
     let nobody = |error: &dyn std::fmt::Display| Failed::Nobody(error.to_string());
     let runtime = runtime().map_err(|error| nobody(&format!("{error:#}")))?;
     let shown = Arc::new(Shown::new(&options));
@@ -160,7 +161,7 @@ fn verify(args: &VerifyArgs, matches: &ArgMatches) -> Result<bool, Failed> {
     Ok(report.is_good())
 }
 
-fn options(args: &VerifyArgs, queue: String) -> Result<Options, String> {
+fn options(args: &VerifyArgs, mut route: Route) -> Result<Options, String> {
     if args.consume.len() > MOST_QUEUES {
         return Err(format!("`--consume`: at most {MOST_QUEUES} queues"));
     }
@@ -169,12 +170,20 @@ fn options(args: &VerifyArgs, queue: String) -> Result<Options, String> {
         (None, None) => Some(USUAL_DURATION),
         (duration, _) => duration,
     };
+    if let Some(exchange) = &args.exchange {
+        if args.request.dialect().routes_by_method() {
+            return Err(format!(
+                "`--dialect {}`: METHOD says where the request goes; leave out `--exchange`",
+                args.request.dialect_name()
+            ));
+        }
+        route.exchange.clone_from(exchange);
+        route.key = args.key.clone().unwrap_or_default();
+    }
     Ok(Options {
-        exchange: args.exchange.clone().unwrap_or_default(),
-        key: match &args.exchange {
-            Some(_) => args.key.clone().unwrap_or_default(),
-            None => queue,
-        },
+        exchange: route.exchange,
+        key: route.key,
+        reply_exchange: route.reply_exchange.map(str::to_owned),
         expected: match args.consume.as_slice() {
             [] => Expected::Answers(args.answers),
             queues => Expected::Queues(queues.to_vec()),

@@ -31,6 +31,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::usual::usual;
+use crate::message::Dialect;
+
 pub use args::ServeArgs;
 pub use broker_url::BrokerUrl;
 pub use brokers::PASSWORD_IN_FLAG;
@@ -123,11 +126,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The queue that a caller means who names none: the first listener's, made of the method's
-    /// name where that is a pattern.
+    /// The queue that a caller means who names none, made of the method's name where that is a
+    /// pattern: the first listener's that speaks the dialect, else the usual one of its services.
     #[must_use]
-    pub fn queue_for(&self, method: &str) -> String {
-        let pattern = self.listeners.first().map_or(DEFAULT_QUEUE, |first| &first.queue.name);
+    pub fn queue_for(&self, dialect: Dialect, method: &str) -> String {
+        let theirs = self.listeners.iter().find(|listener| listener.form.dialect == dialect);
+        let usual = usual(dialect).queue;
+        // What is said of the queue that serves everything is meant for its callers, too.
+        let listener = theirs.or(self.listeners.first().filter(|_| usual == DEFAULT_QUEUE));
+        let pattern = listener.map_or(usual, |listener| &listener.queue.name);
         let plugin = method.split(['.', ':', '/']).next().unwrap_or(method);
         pattern.replace(PLUGIN, plugin).replace(METHOD, method)
     }

@@ -50,6 +50,8 @@ pub struct Options {
     pub exchange: String,
     /// See `exchange`.
     pub key: String,
+    /// Where answers are published to, as in [`Outgoing`].
+    pub reply_exchange: Option<String>,
     /// What each request has to bring.
     pub expected: Expected,
     /// The requests.
@@ -143,6 +145,7 @@ fn watcher(run: Arc<Run>) -> Watcher {
         CallerEvent::Sending { id } => run.ledger().sending(id),
         CallerEvent::Confirmed { id } => run.ledger().confirmed(id),
         CallerEvent::Returned { id } => run.ledger().returned(id),
+        CallerEvent::Reply { body, .. } if run.options.requests.is_interim(body) => {}
         CallerEvent::Reply { properties, body, redelivered } => {
             let id = properties.correlation_id.as_deref().unwrap_or_default();
             let id = String::from_utf8_lossy(id);
@@ -232,9 +235,12 @@ impl Run {
         connector: &Arc<Connector>,
         caller: &Caller,
     ) -> Result<Option<Collector>, Failed> {
-        let Options { exchange, key, expected, .. } = &self.options;
+        let Options { exchange, key, reply_exchange, expected, .. } = &self.options;
         match expected {
             Expected::Answers(_) => {
+                if let Some(exchange) = reply_exchange {
+                    caller.replies_from(exchange).await?;
+                }
                 if exchange.is_empty() && caller.consumers(key).await? == Some(0) {
                     return Err(Failed::Nobody(format!("nobody consumes the queue `{key}`")));
                 }
@@ -320,11 +326,15 @@ impl Run {
         let request = Outgoing {
             exchange: self.options.exchange.clone(),
             queue: self.options.key.clone(),
+            reply_exchange: self.options.reply_exchange.clone(),
             kind: encoded.kind,
             content_type: encoded.content_type,
+            content_encoding: encoded.content_encoding,
+            headers: encoded.headers,
             body: encoded.body,
             persistent: true,
             timeout: Duration::MAX,
+            ..Outgoing::default()
         };
         // Weak: the caller is closed at the end, whatever is still to be sent.
         let (run, caller) = (self.clone(), Arc::downgrade(caller));

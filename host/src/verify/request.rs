@@ -58,7 +58,12 @@ impl Requests {
                 Err(_) => body.clone(),
             }),
         };
-        client::encode_for(self.dialect, self.method.as_deref(), params)
+        client::encode(self.dialect, self.method.as_deref(), params, id)
+    }
+
+    /// Whether a reply is not the answer, but on the way to it.
+    pub(super) fn is_interim(&self, body: &[u8]) -> bool {
+        client::interim(self.dialect).is_some_and(|interim| interim(body))
     }
 
     /// What is wrong with a reply, if anything is.

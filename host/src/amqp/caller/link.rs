@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -49,6 +49,8 @@ pub(super) struct Link {
     pub(super) reply_queue: ShortString,
     replying: Channel,
     requests: Mutex<Option<Arc<Requests>>>,
+    /// The exchange that the reply queue is bound to, if it is.
+    bound: Mutex<Option<ShortString>>,
     /// Set when the connection is of no more use.
     over: CancellationToken,
     pending: Arc<Pending>,
@@ -76,6 +78,15 @@ pub(super) enum Sent {
     Refused,
     /// Not known, because the channel or the connection failed.
     Unknown(Option<lapin::Error>),
+}
+
+/// Why answers of an exchange cannot come to the reply queue.
+#[derive(Debug)]
+pub(super) enum NoBinding {
+    /// There is no such exchange.
+    NoExchange,
+    /// The broker says no.
+    Refused(String),
 }
 
 impl Link {
@@ -106,6 +117,7 @@ impl Link {
             reply_queue,
             replying,
             requests: Mutex::new(None),
+            bound: Mutex::new(None),
             over: CancellationToken::new(),
             pending: pending.clone(),
             timeout,
@@ -176,6 +188,43 @@ impl Link {
         });
         *requests = Some(opened.clone());
         Some(opened)
+    }
+
+    /// Binds the reply queue to an exchange, with its name as key; `false` when the
+    /// connection is of no more use. The binding goes with the queue.
+    pub(super) async fn binds(&self, exchange: &ShortString) -> Result<bool, NoBinding> {
+        let mut bound = self.bound.lock().await;
+        if bound.as_ref() == Some(exchange) {
+            return Ok(!self.over.is_cancelled());
+        }
+        let binding = async {
+            // A channel of its own, which the broker closes if it says no.
+            let channel = self.connection.create_channel().await?;
+            let (queue, none) = (self.reply_queue.clone(), FieldTable::default());
+            let now = QueueBindOptions::default();
+            channel.queue_bind(queue.clone(), exchange.clone(), queue, now, none).await
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(self.timeout, binding) => ended,
+            () = self.over.cancelled() => return Ok(false),
+        };
+        match ended {
+            Ok(Ok(())) => {
+                *bound = Some(exchange.clone());
+                Ok(true)
+            }
+            Ok(Err(error)) if is_soft(&error, &AMQPSoftError::NOTFOUND) => {
+                Err(NoBinding::NoExchange)
+            }
+            Ok(Err(error)) if error.is_amqp_soft_error() => {
+                Err(NoBinding::Refused(error.to_string()))
+            }
+            failed => {
+                debug!("the reply queue could not be bound: {failed:?}");
+                self.give_up();
+                Ok(false)
+            }
+        }
     }
 
     /// What to do after a failure: another channel, or another connection.

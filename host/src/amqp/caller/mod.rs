@@ -8,6 +8,7 @@
 
 mod link;
 mod pending;
+mod request;
 mod watcher;
 
 use std::sync::{Arc, Weak};
@@ -20,13 +21,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use self::link::{Link, Requests, Sent};
-use self::pending::{Came, Pending, Ticket};
+use self::link::{Link, NoBinding, Requests, Sent};
+use self::pending::{Came, Pending};
+use self::request::properties;
 use super::connect::{Connector, OpenError};
 use super::consumers::NoCount;
 use super::convert::short;
 use crate::message::Properties;
 
+pub use self::request::Outgoing;
 pub use self::watcher::{CallerEvent, Watcher};
 
 /// Calls of one caller that may wait for their replies at once; more wait for
@@ -48,28 +51,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a good one: the next is opened at once.
 /// After one that died sooner there is a pause, and longer ones after more.
 const GOOD_LINK: Duration = Duration::from_secs(5);
-
-/// A request to be sent.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// Exchange to publish it to; empty is the default exchange.
-    pub exchange: String,
-    /// Queue to send it to, by way of the default exchange; the routing key of
-    /// any other exchange.
-    pub queue: String,
-    /// The property `type`.
-    pub kind: Option<String>,
-    /// MIME type of the body.
-    pub content_type: Option<&'static str>,
-    /// The body.
-    pub body: Vec<u8>,
-    /// Whether it, and its reply, survive a restart of the broker in a durable
-    /// queue that is not a quorum queue; those keep everything.
-    pub persistent: bool,
-    /// Longest wait for the answer. What is left of it is sent along as the
-    /// message's time to live, so that nobody works for a caller that is gone.
-    pub timeout: Duration,
-}
 
 /// Why there is no reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +191,23 @@ impl Caller {
         })
     }
 
+    /// Makes sure that answers which are published to an exchange come here.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such exchange, or the broker does not let us.
+    pub async fn replies_from(&self, exchange: &str) -> Result<(), CallerError> {
+        let name = exchange_name(exchange)?;
+        let mut last = 0;
+        loop {
+            let link = self.link_after(last).await?;
+            if link.binds(&name).await.map_err(|error| unbound(exchange, error))? {
+                return Ok(());
+            }
+            last = link.generation;
+        }
+    }
+
     /// Sends one request and waits for its reply, over as many connections as
     /// that takes.
     ///
@@ -245,8 +243,8 @@ impl Caller {
     pub async fn send(&self, request: &Outgoing, id: &str) -> Result<(), CallerError> {
         let queue = queue_name(&request.queue)?;
         let _slot = self.slots.acquire().await.map_err(|_| closed())?;
-        let mut ticket = self.pending.begin(Some(id));
-        let properties = properties(request, &ticket)?;
+        let mut ticket = self.pending.begin(Some(id), request.interim);
+        let properties = properties(request, &ticket.id)?;
         self.publish(request, &queue, properties, None, &mut Progress::default()).await?;
         match ticket.came.try_recv() {
             Ok(Came::Returned) => Err(unroutable(request)),
@@ -292,8 +290,8 @@ impl Caller {
         let begun = Instant::now();
         let queue = queue_name(&request.queue)?;
         let _slot = self.slots.acquire().await.map_err(|_| closed())?;
-        let mut ticket = self.pending.begin(None);
-        let properties = properties(request, &ticket)?;
+        let mut ticket = self.pending.begin(request.id.as_deref(), request.interim);
+        let properties = properties(request, &ticket.id)?;
         // A fast answer overtakes its request's confirm.
         let early = tokio::select! {
             biased;
@@ -324,14 +322,20 @@ impl Caller {
         begun: Option<Instant>,
         progress: &mut Progress,
     ) -> Result<(), CallerError> {
-        let exchange = short(&request.exchange).ok_or_else(|| {
-            CallerError::Unsendable("the exchange's name is longer than 255 bytes".to_owned())
-        })?;
+        let exchange = exchange_name(&request.exchange)?;
+        let replies_from = request.reply_exchange.as_deref();
+        let replies_from = replies_from.map(|name| Ok((name, exchange_name(name)?))).transpose()?;
         let id = properties.message_id().clone().unwrap_or_default();
         let mut closed_over_it = 0;
         let mut last = 0;
         loop {
             let link = self.link_after(last).await?;
+            if let Some((name, exchange)) = &replies_from
+                && !link.binds(exchange).await.map_err(|error| unbound(name, error))?
+            {
+                last = link.generation;
+                continue;
+            }
             let Some(requests) = link.requests().await else {
                 last = link.generation;
                 continue;
@@ -442,25 +446,6 @@ async fn open(
     Ok(opened)
 }
 
-/// What is the same whenever a request is sent.
-fn properties(request: &Outgoing, ticket: &Ticket<'_>) -> Result<BasicProperties, CallerError> {
-    let id = short(&ticket.id).unwrap_or_default();
-    let mut properties = BasicProperties::default()
-        .with_correlation_id(id.clone())
-        .with_message_id(id)
-        .with_delivery_mode(if request.persistent { 2 } else { 1 });
-    if let Some(kind) = &request.kind {
-        let kind = short(kind).ok_or_else(|| {
-            CallerError::Unsendable("the method's name is longer than 255 bytes".to_owned())
-        })?;
-        properties = properties.with_type(kind);
-    }
-    if let Some(content_type) = request.content_type.and_then(short) {
-        properties = properties.with_content_type(content_type);
-    }
-    Ok(properties)
-}
-
 /// The property of that name: whole milliseconds, at least one, because zero
 /// would have the broker drop a message that nobody takes that very moment.
 fn expiration(left: Duration) -> ShortString {
@@ -473,6 +458,21 @@ pub(super) fn queue_name(queue: &str) -> Result<ShortString, CallerError> {
         CallerError::Unsendable(format!(
             "`{queue}` is longer than a queue's name can be, which is 255 bytes"
         ))
+    })
+}
+
+fn exchange_name(exchange: &str) -> Result<ShortString, CallerError> {
+    short(exchange).ok_or_else(|| {
+        CallerError::Unsendable("the exchange's name is longer than 255 bytes".to_owned())
+    })
+}
+
+fn unbound(exchange: &str, error: NoBinding) -> CallerError {
+    CallerError::Nobody(match error {
+        NoBinding::NoExchange => format!("there is no exchange `{exchange}`"),
+        NoBinding::Refused(reason) => {
+            format!("the broker does not let answers of `{exchange}` come here: {reason}")
+        }
     })
 }
 

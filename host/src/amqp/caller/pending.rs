@@ -48,11 +48,18 @@ pub(super) struct Pending {
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: HashMap<String, oneshot::Sender<Came>>,
+    waiting: HashMap<String, Waiting>,
     ended: HashMap<String, Ended>,
     /// The keys of `ended`, oldest first.
     order: VecDeque<String>,
     counts: CallCounts,
+}
+
+/// What a call in flight is known by.
+#[derive(Debug)]
+struct Waiting {
+    tell: oneshot::Sender<Came>,
+    interim: Option<fn(&[u8]) -> bool>,
 }
 
 /// A call in flight; it is no longer when this is dropped.
@@ -74,12 +81,13 @@ impl Pending {
         }
     }
 
-    /// Begins a call, under an id of ours unless one is given.
-    pub(super) fn begin(&self, id: Option<&str>) -> Ticket<'_> {
+    /// Begins a call, under an id of ours unless one is given. What `interim` tells
+    /// of is no reply yet.
+    pub(super) fn begin(&self, id: Option<&str>, interim: Option<fn(&[u8]) -> bool>) -> Ticket<'_> {
         let ours = || format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
         let id = id.map_or_else(ours, str::to_owned);
         let (tell, came) = oneshot::channel();
-        self.inner().waiting.insert(id.clone(), tell);
+        self.inner().waiting.insert(id.clone(), Waiting { tell, interim });
         Ticket { pending: self, id, came }
     }
 
@@ -94,12 +102,16 @@ impl Pending {
         let id = properties.correlation_id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
         let id = id.unwrap_or_default().to_owned();
         let mut inner = self.inner();
+        let interim = inner.waiting.get(&id).and_then(|waiting| waiting.interim);
+        if interim.is_some_and(|interim| interim(&body)) {
+            return;
+        }
         if let Some(waiting) = inner.waiting.remove(&id) {
             inner.remember(id, Ended::Answered);
             inner.counts.answered += 1;
             drop(inner);
             // Its call may have run out of time at this very moment.
-            let _in_time = waiting.send(Came::Reply(Box::new(properties), body));
+            let _in_time = waiting.tell.send(Came::Reply(Box::new(properties), body));
             return;
         }
         let unwanted = match inner.ended.get(&id) {
@@ -119,7 +131,7 @@ impl Pending {
         let waiting = self.inner().waiting.remove(id);
         if let Some(waiting) = waiting {
             // As above.
-            let _in_time = waiting.send(Came::Returned);
+            let _in_time = waiting.tell.send(Came::Returned);
         }
     }
 
@@ -176,8 +188,8 @@ mod tests {
     #[test]
     fn a_reply_reaches_its_call_and_what_nobody_waits_for_is_counted() {
         let pending = Pending::new(None);
-        let mut first = pending.begin(None);
-        let mut second = pending.begin(None);
+        let mut first = pending.begin(None, None);
+        let mut second = pending.begin(None, None);
         assert_ne!(first.id, second.id);
         pending.reply(reply_to(second.id.as_bytes()), Bytes::from_static(b"two"), false);
         pending.reply(reply_to(second.id.as_bytes()), Bytes::from_static(b"again"), false);
@@ -196,10 +208,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_the_way_to_an_answer_is_waited_out() {
+        let pending = Pending::new(None);
+        let mut call = pending.begin(Some("7"), Some(|body| body == b"wait"));
+        pending.reply(reply_to(b"7"), Bytes::from_static(b"wait"), false);
+        assert!(call.came.try_recv().is_err());
+        pending.reply(reply_to(b"7"), Bytes::from_static(b"done"), false);
+        assert!(matches!(call.came.try_recv(), Ok(Came::Reply(_, body)) if body == "done"));
+        assert_eq!(pending.counts().unknown, 0);
+    }
+
+    #[test]
     fn a_returned_request_ends_its_own_call_only() {
         let pending = Pending::new(None);
-        let mut here = pending.begin(None);
-        let mut gone = pending.begin(None);
+        let mut here = pending.begin(None, None);
+        let mut gone = pending.begin(None, None);
         pending.returned(&gone.id);
         assert!(matches!(gone.came.try_recv(), Ok(Came::Returned)));
         assert!(here.came.try_recv().is_err());
@@ -208,9 +231,9 @@ mod tests {
     #[test]
     fn calls_that_ended_are_forgotten_in_time() {
         let pending = Pending::new(None);
-        let first = pending.begin(None).id.clone();
+        let first = pending.begin(None, None).id.clone();
         for _ in 0..REMEMBERED {
-            drop(pending.begin(None));
+            drop(pending.begin(None, None));
         }
         let inner = pending.inner();
         assert_eq!((inner.waiting.len(), inner.ended.len()), (0, REMEMBERED));

@@ -141,5 +141,21 @@ fn listeners_and_flat_keys_are_two_ways_and_one_is_chosen() {
         file: Some("[[listener]]\nper-plugin = true\nqueue = 'rpc.{plugin}'"),
         ..Run::default()
     });
-    assert_eq!(patterned.queue_for("math.fib"), "rpc.math");
+    assert_eq!(patterned.queue_for(Dialect::Plain, "math.fib"), "rpc.math");
+}
+
+#[test]
+fn a_caller_asks_the_queue_of_its_dialect() {
+    let queues = |config: &Config| {
+        [Dialect::Plain, Dialect::NestJs, Dialect::Nameko, Dialect::Celery, Dialect::AioPika]
+            .map(|dialect| config.queue_for(dialect, "math.fib"))
+    };
+    let nothing_said = made(&Run::default());
+    let usual = ["rpc_queue", "rpc_queue", "rpc-math", "celery", "math.fib"];
+    assert_eq!(queues(&nothing_said), usual);
+    let listeners = made(&Run {
+        file: Some("[[listener]]\nqueue = 'a'\n[[listener]]\nqueue = 'b'\ndialect = 'celery'\n"),
+        ..Run::default()
+    });
+    assert_eq!(queues(&listeners), ["a", "a", "rpc-math", "b", "math.fib"]);
 }
