@@ -7,7 +7,8 @@
 # is over, and prints what they measure: 10,000 swaps, sixty hostile plugins a
 # thousand times each, other calls beside four that burn, a hundred plugins ready
 # from a warm cache, memory of an idle plugin. One round takes about half an hour.
-# Before the rounds it takes projects in Zig and AssemblyScript from `new` to a call.
+# Before the rounds it takes projects in Zig and AssemblyScript from `new` to a call, and
+# reads random and damaged messages for ten minutes.
 # Needs what tests/run.sh has installed and built; run that first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,6 +29,10 @@ if [ ! -x target/author-rare/node_modules/.bin/asc ]; then
     (cd target/author-rare && npm install --no-audit --no-fund --no-save assemblyscript@0.28.20)
 fi
 cargo test --release --locked --test it -- author::rare::
+
+printf '\n== ten minutes of random and damaged messages in every dialect\n'
+RPCHOST_TEST_WIRE_SECONDS=600 cargo test --release --locked --test it -- --nocapture \
+    wire::hostile_bytes
 
 end=$((SECONDS + minutes * 60))
 round=0

@@ -15,19 +15,21 @@
     reason = "a benchmark that cannot go on has failed, and says so"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
 use rpchost::config::Limits;
-use rpchost::message::{Arguments, Delivery, Original, Properties, Revoked};
+use rpchost::message::{Arguments, Delivery};
 use rpchost::plugins::{Engine, Invocation, Plugin, Plugins};
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
+
+use common::{delivery, median, results, root, row};
 
 /// Of a body that is an ordinary request, and of one that is a document.
 const SMALL: usize = 1024;
@@ -65,22 +67,7 @@ impl Bench {
             .unwrap_or_else(|error| panic!("{error:#}; run `tests/run.sh --quick` once"));
         let (plugin, method) = plugins.find(Some(method)).expect("the method");
         let body = body.into();
-        let delivery = Delivery {
-            tag: 1,
-            queue: "rpc_queue".into(),
-            terms: Arc::default(),
-            exchange: String::new(),
-            routing_key: "rpc_queue".to_owned(),
-            redelivered: false,
-            received_at: Instant::now(),
-            received_wall: SystemTime::now(),
-            properties: Properties::default(),
-            body: body.clone(),
-            revoked: Revoked::default(),
-            leaving: CancellationToken::new(),
-            original: Original::default(),
-            set_aside: None,
-        };
+        let delivery = delivery(body.clone());
         Self { plugin, method, arguments: Arguments::Body(body), delivery }
     }
 
@@ -150,29 +137,8 @@ fn threads(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Where what was measured is written.
-fn results() -> PathBuf {
-    root().join("target/criterion")
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent")
-}
-
-/// The median of a benchmark that has run, in microseconds.
-fn median(name: &str) -> Option<f64> {
-    let file = results().join(name).join("new/estimates.json");
-    let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    Some(estimates.pointer("/median/point_estimate")?.as_f64()? / 1000.0)
-}
-
 /// What was measured, beside its bar.
 fn bars() {
-    let row = |what: &str, measured: Option<f64>, unit: &str, bar: &str, held: fn(f64) -> bool| {
-        let Some(measured) = measured else { return };
-        let verdict = if held(measured) { "held" } else { "MISSED" };
-        println!("{what:<52} {measured:>6.2} {unit:<5} {bar:<10} {verdict}");
-    };
     let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
     println!();
     row("handler, 1 KiB, fresh instance", median("handler-1KiB"), "µs", "≤ 12", |x| x <= 12.0);
