@@ -388,6 +388,9 @@ impl PluginId {
     }
 }
 
+/// The reply header that tells an answer that may not be the first.
+pub const REDELIVERED: &str = "rpchost-redelivered";
+
 /// A message on its way to a caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
@@ -410,6 +413,19 @@ pub struct Reply {
     pub persistent: bool,
     /// The body.
     pub body: Bytes,
+}
+
+impl Reply {
+    /// The same for another attempt, when nobody knows whether the one before has arrived. The
+    /// caller may see both, so this one says that it may not be the first.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let mut again = self.clone();
+        if again.headers.iter().all(|(name, _)| name != REDELIVERED) {
+            again.headers.push((REDELIVERED.to_owned(), "true".to_owned()));
+        }
+        again
+    }
 }
 
 /// What becomes of a delivery. Each gets exactly one.

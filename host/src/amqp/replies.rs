@@ -6,6 +6,7 @@
 //! way are then sent again one at a time on another, where the culprit shows.
 //! What a broker is known to choke on is not sent to it twice.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -140,7 +141,7 @@ impl Replies {
                 Attempt::Lost(error) => {
                     self.size.learn_from(&error, Instant::now());
                     self.discard(&link, &error).await;
-                    return self.publish_alone(reply).await;
+                    return self.publish_alone(&reply.again()).await;
                 }
             }
         }
@@ -173,6 +174,7 @@ impl Replies {
         alone: &mut Option<Arc<Link>>,
         reply: &Reply,
     ) -> Result<(), PublishError> {
+        let mut reply = Cow::Borrowed(reply);
         let mut blamed = 0;
         let mut offers = 0;
         let mut lost = 0;
@@ -182,7 +184,7 @@ impl Replies {
                 Some(link) => link,
                 None => self.reconnect("suspects").await,
             };
-            match self.attempt(&link, reply).await {
+            match self.attempt(&link, &reply).await {
                 Attempt::Confirmed => {
                     *alone = Some(link);
                     self.size.taken(reply.body.len());
@@ -202,7 +204,7 @@ impl Replies {
                 }
                 Attempt::Lost(error) => {
                     self.size.learn_from(&error, Instant::now());
-                    self.fits(reply)?;
+                    self.fits(&reply)?;
                     if is_refusal(&error) {
                         // Not this reply's fault: none can be sent until
                         // somebody gives the permission back.
@@ -214,6 +216,7 @@ impl Replies {
                         }
                     }
                     lost += 1;
+                    reply = Cow::Owned(reply.again());
                     tokio::time::sleep(backoff(lost)).await;
                 }
             }

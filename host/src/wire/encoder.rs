@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::{AnswerTo, CallId, Shape, aio_pika, celery, envelope, jsonrpc, nameko, nestjs, plain};
-use crate::message::{Answered, CallError, Delivery, ErrorKind, Outcome, PluginId, Reply};
+use crate::message::{
+    Answered, CallError, Delivery, ErrorKind, Outcome, PluginId, REDELIVERED, Reply,
+};
 
 const JSON: &str = "application/json";
 
@@ -152,7 +154,7 @@ impl Encoder {
             headers.push(("rpchost-plugin".to_owned(), plugin));
         }
         if delivery.redelivered {
-            headers.push(("rpchost-redelivered".to_owned(), "true".to_owned()));
+            headers.push((REDELIVERED.to_owned(), "true".to_owned()));
         }
         Some(Reply {
             exchange,
