@@ -93,6 +93,13 @@ impl Asks {
         of.iter().map(|answer| header(answer, "rpchost-status").expect("a status")).collect()
     }
 
+    /// Whether each answer to a request so far says that it may not be the only one.
+    pub fn marks(&self, id: &str) -> Vec<bool> {
+        let answers = self.answers.lock().expect("the answers");
+        let of = answers.get(id).map(Vec::as_slice).unwrap_or_default();
+        of.iter().map(|answer| header(answer, "rpchost-redelivered").is_some()).collect()
+    }
+
     /// The plugins that all answers to a request so far came from.
     ///
     /// # Panics
