@@ -25,6 +25,7 @@ mod session;
 mod settle;
 mod strategy;
 mod topology;
+mod turn;
 
 pub use connect::{Connector, OpenError};
 pub use consumer::{Closed, Incoming, QueueConsumer};

@@ -25,6 +25,7 @@ use super::convert;
 use super::reply_nodes::{ReplyNodes, Route};
 use super::reply_size::{ReplySize, Size};
 use super::topology::is_soft;
+use super::turn::Turn;
 use crate::config::BrokerUrl;
 use crate::dispatch::PublishError;
 use crate::message::Reply;
@@ -65,6 +66,7 @@ struct Link {
     id: u64,
     connection: Connection,
     channel: Channel,
+    turn: Turn,
 }
 
 /// How one attempt to publish ended.
@@ -237,10 +239,10 @@ impl Replies {
         };
         self.under_way().insert(id.clone());
         let published = async {
-            link.channel
-                .basic_publish(exchange, routing_key, options, &reply.body, properties)
-                .await?
-                .await
+            let body = &reply.body;
+            let publishing =
+                link.channel.basic_publish(exchange, routing_key, options, body, properties);
+            link.turn.publish(publishing).await?.await
         };
         let confirmation = published.await;
         let returned = match &confirmation {
@@ -327,7 +329,8 @@ impl Replies {
             lapin::Result::Ok(channel)
         };
         let channel = within(self.connector.timeout(), &self.url, opening).await?;
-        let link = Arc::new(Link { id: rand::random(), connection, channel });
+        let link =
+            Arc::new(Link { id: rand::random(), connection, channel, turn: Turn::default() });
         self.follow(&link);
         Ok(link)
     }

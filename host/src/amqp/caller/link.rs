@@ -24,6 +24,7 @@ use super::pending::Pending;
 use crate::amqp::connect::{Connector, OpenError, within};
 use crate::amqp::consumers::{NoCount, consumers};
 use crate::amqp::topology::is_soft;
+use crate::amqp::turn::Turn;
 use crate::amqp::{convert, convert::short};
 use crate::config::BrokerUrl;
 
@@ -61,6 +62,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Requests {
     channel: Channel,
+    turn: Turn,
     opened: Instant,
     spoilt: AtomicBool,
     /// Set when the channel is of no more use; the broker confirms nothing then.
@@ -181,6 +183,7 @@ impl Link {
         self.pending.count(|counts| counts.channels += 1);
         let opened = Arc::new(Requests {
             channel,
+            turn: Turn::default(),
             opened: Instant::now(),
             spoilt: AtomicBool::new(false),
             over: self.over.child_token(),
@@ -276,7 +279,7 @@ impl Requests {
             properties,
         );
         let published = tokio::select! {
-            published = publishing => published,
+            published = self.turn.publish(publishing) => published,
             () = self.over.cancelled() => return Sent::Unknown(None),
         };
         let confirm = match published {
