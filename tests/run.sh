@@ -163,7 +163,7 @@ fi
 step "build and tests"
 if [ -n "$quick" ]; then
     # Unit tests by themselves: modules of both have the same names.
-    cargo test --release --locked --workspace --lib --bins -- --skip private_broker
+    cargo test --release --locked --workspace --lib --bins -- --skip private_broker --skip broken
     cargo test --release --locked --workspace --test it -- \
         --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip dialects:: --skip callers:: --skip listeners:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \

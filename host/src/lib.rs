@@ -24,3 +24,7 @@ pub mod telemetry;
 pub mod trace;
 pub mod verify;
 pub mod wire;
+
+/// Tests of the library use the support of the integration tests, where it has this name.
+#[cfg(test)]
+extern crate self as rpchost;

@@ -7,6 +7,8 @@
 //! be settled through its own consumer.
 
 mod aside;
+#[cfg(test)]
+mod broken;
 mod connect;
 mod consumer;
 mod consumers;

@@ -256,6 +256,8 @@ impl Replies {
             }
         }
         let returned = !self.under_way().remove(&id);
+        #[cfg(test)]
+        let (confirmation, returned) = super::broken::judge(confirmation, returned);
         match confirmation {
             Err(error) => Attempt::Lost(error),
             Ok(_) if returned => Attempt::Returned,
