@@ -3,6 +3,9 @@
 /// Wires that are cut at every frame.
 mod cuts;
 
+/// All of it at once.
+mod storm;
+
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;

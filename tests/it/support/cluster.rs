@@ -90,8 +90,44 @@ impl Cluster {
     /// Starts a node again, and waits until node `asked` counts three.
     pub async fn start_again(&mut self, node: usize, asked: usize) {
         self.nodes[node].start_again().await.expect("the node, again");
+        self.whole(asked).await;
+    }
+
+    /// Waits until node `asked` counts three.
+    pub async fn whole(&self, asked: usize) {
         until("three nodes", Duration::from_secs(60), || async { self.running(asked).await == 3 })
             .await;
+    }
+
+    /// Has a node stop for as long as it does not see another. Until it is started again, since no
+    /// file says so.
+    pub async fn pause_minority(&self, node: usize) {
+        let set = "application:set_env(rabbit, cluster_partition_handling, pause_minority).";
+        self.nodes[node].ctl(&["eval", set]).await.expect("a setting");
+    }
+
+    /// Parts a node from the others: they do not accept each other's cookie any more, as if no
+    /// packet came through. Clients reach all three as before.
+    pub async fn part(&self, node: usize) {
+        for peer in self.peers(node) {
+            let part =
+                format!("erlang:set_cookie('{peer}', parted), erlang:disconnect_node('{peer}').");
+            self.nodes[node].ctl(&["eval", &part]).await.expect("a partition");
+        }
+    }
+
+    /// Ends that.
+    pub async fn join(&self, node: usize) {
+        for peer in self.peers(node) {
+            let join = format!("erlang:set_cookie('{peer}', erlang:get_cookie()).");
+            self.nodes[node].ctl(&["eval", &join]).await.expect("the end of a partition");
+        }
+    }
+
+    /// The names of the other nodes.
+    fn peers(&self, node: usize) -> Vec<String> {
+        let others = self.nodes.iter().enumerate().filter(|(index, _)| *index != node);
+        others.map(|(_, node)| node.node_name()).collect()
     }
 
     /// How many nodes run, as node `asked` sees it.
