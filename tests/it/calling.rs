@@ -180,6 +180,25 @@ async fn a_request_says_how_long_it_is_wanted_and_is_known_by_its_id() {
 }
 
 #[tokio::test]
+async fn a_word_is_a_body_or_a_string_as_the_method_has_it() {
+    let (url, queue) = (broker::shared().await.amqp_url(), unique("word"));
+    let (typed, echo) = (guests::built("typed"), guests::built("echo"));
+    let _host = Host::start(&Options::new(&url, &queue), &[("typed", &typed), ("echo", &echo)]);
+    for (method, word, said) in [
+        ("echo", "Wörld", "Wörld\n"),
+        ("typed.echo-string", "Wörld", "\"Wörld\"\n"),
+        ("typed.echo-string", "\"Wörld\"", "\"Wörld\"\n"),
+        ("echo", "\"Wörld\"", "\"Wörld\"\n"),
+    ] {
+        let called = Called::by(&mut rpchost_call(&url, &queue, &[method, word])).await;
+        assert_eq!((called.code, called.out.as_str()), (Some(0), said), "{method}: {called:?}");
+    }
+    let called = Called::by(&mut rpchost_call(&url, &queue, &["typed.fib", "many"])).await;
+    assert_eq!(called.code, Some(1), "{called:?}");
+    assert!((called.out.clone() + &called.err).contains("invalid-params"), "{called:?}");
+}
+
+#[tokio::test]
 async fn the_first_signal_ends_a_call() {
     let (url, queue) = (broker::shared().await.amqp_url(), unique("signal"));
     let mut server = Server::start(&url, &queue).await;

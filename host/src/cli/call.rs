@@ -142,9 +142,12 @@ async fn call_broker(
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Failed> {
     let dialect = args.request.dialect();
-    let id = format!("{:032x}", rand::random::<u128>());
-    let request =
-        client::encode(dialect, Some(&args.method), params, &id).map_err(Failed::Usage)?;
+    // A text for who reads any bytes, or a JSON text without its quotes for who
+    // reads JSON: only the method knows, and has not run when it says so.
+    let quoted = match (&params, dialect) {
+        (Params::Argument(_), CallDialect::Plain) => Some(params.clone().for_json()),
+        _ => None,
+    };
     // The same rules as for `serve` decide which broker and queue are meant.
     let serve_args = ServeArgs {
         amqp_url: args.amqp_url.clone(),
@@ -158,26 +161,42 @@ async fn call_broker(
         .request
         .route(&config, args.queue.as_deref(), Some(&args.method), matches)
         .map_err(Failed::Usage)?;
-    let outgoing = Outgoing {
-        exchange: route.exchange.clone(),
-        queue: route.key.clone(),
-        reply_exchange: route.reply_exchange.map(str::to_owned),
-        id: Some(id),
-        kind: request.kind,
-        content_type: request.content_type,
-        content_encoding: request.content_encoding,
-        headers: request.headers,
-        body: request.body,
-        // A person waits; writing one message to disk is not what for.
-        persistent: true,
-        timeout,
-        interim: client::interim(dialect),
+    let outgoing = |params| -> Result<Outgoing, Failed> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let request =
+            client::encode(dialect, Some(&args.method), params, &id).map_err(Failed::Usage)?;
+        Ok(Outgoing {
+            exchange: route.exchange.clone(),
+            queue: route.key.clone(),
+            reply_exchange: route.reply_exchange.map(str::to_owned),
+            id: Some(id),
+            kind: request.kind,
+            content_type: request.content_type,
+            content_encoding: request.content_encoding,
+            headers: request.headers,
+            body: request.body,
+            // A person waits; writing one message to disk is not what for.
+            persistent: true,
+            timeout,
+            interim: client::interim(dialect),
+        })
     };
+    let first = outgoing(params)?;
     let caller = Caller::connect(&Arc::new(connector)).await?;
-    let called = ask(&caller, &outgoing, &route).await;
+    let calling = async {
+        let (properties, body) = ask(&caller, &first, &route).await?;
+        let answer = client::decode(dialect, &properties, body);
+        match quoted {
+            Some(quoted) if answer.is_parse_error() => {
+                let (properties, body) = ask(&caller, &outgoing(quoted)?, &route).await?;
+                Ok(client::decode(dialect, &properties, body))
+            }
+            _ => Ok(answer),
+        }
+    };
+    let answered = calling.await;
     caller.close().await;
-    let (properties, body) = called?;
-    Ok(client::decode(dialect, &properties, body))
+    answered
 }
 
 /// One call, where a person wants to know why there is no answer.

@@ -19,7 +19,9 @@ mod route;
 
 use bytes::Bytes;
 
-use crate::message::{Dialect, HeaderValue, Properties};
+use serde_json::Value;
+
+use crate::message::{Dialect, ErrorKind, HeaderValue, Properties};
 
 pub use arguments::{Params, params_of};
 pub use route::Route;
@@ -88,6 +90,16 @@ pub enum Answer {
     Result(Bytes),
     /// The JSON text `{"error": {…}}`.
     Error(String),
+}
+
+impl Answer {
+    /// Whether a host says that it could not read the request, and so did not run it.
+    #[must_use]
+    pub fn is_parse_error(&self) -> bool {
+        let Self::Error(text) = self else { return false };
+        let error: Value = serde_json::from_str(text).unwrap_or_default();
+        error.pointer("/error/kind").and_then(Value::as_str) == Some(ErrorKind::ParseError.name())
+    }
 }
 
 /// Writes a request. `id` is the message's own, for dialects that repeat it inside;
