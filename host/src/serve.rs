@@ -149,8 +149,6 @@ impl Host {
         };
         let telemetry = Telemetry::new().map_err(ServeError::Failed)?;
         let state = state::directory(&config, role)?;
-        // Before anything else is opened: where this host dies, its files are closed
-        // in the order of their numbers, and the lock has to go before a connection.
         let journal = match (role, &state) {
             (Role::Host, Some(state)) => state::journal(state, config.limits.max_in_flight),
             _ => None,

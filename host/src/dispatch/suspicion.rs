@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::journal::{Journal, Running};
 use crate::message::{Delivery, Identity};
@@ -18,6 +19,19 @@ pub(super) const MOST_CRASHES: u32 = 3;
 /// After this many deliveries that came to nothing, a request is suspect
 /// without a journal. After one it is not: each lost connection costs one.
 const UNSETTLED: u32 = 2;
+
+/// How much longer a dying host may hold its journal than its connections: the
+/// kernel closes what was opened last first. What is delivered again waits for this.
+const AFTERMATH: Duration = Duration::from_millis(250);
+
+/// How many hosts that died with this request running are known, as of some moment
+/// after `since`.
+async fn look(journal: &Arc<Journal>, identity: Identity, since: Instant) -> u32 {
+    let journal = journal.clone();
+    let looking = tokio::task::spawn_blocking(move || journal.crashes(&identity, since));
+    // Fails only when the runtime ends.
+    looking.await.unwrap_or(0)
+}
 
 /// How a dispatcher comes to suspect a request.
 #[derive(Debug, Default)]
@@ -69,12 +83,14 @@ impl Suspicion {
         let seen = match journal {
             None => 0,
             Some(journal) => {
-                let (journal, identity) = (journal.clone(), Identity::of(delivery));
-                let since = delivery.received_at;
-                let looking =
-                    tokio::task::spawn_blocking(move || journal.crashes(&identity, since));
-                // Fails only when the runtime ends.
-                looking.await.unwrap_or(0)
+                let (identity, since) = (Identity::of(delivery), delivery.received_at);
+                match look(journal, identity, since).await {
+                    0 => {
+                        tokio::time::sleep(AFTERMATH).await;
+                        look(journal, identity, since + AFTERMATH).await
+                    }
+                    seen => seen,
+                }
             }
         };
         let unsettled = delivery.attempt().saturating_sub(1);
