@@ -146,44 +146,57 @@ impl LaneKeeper {
     }
 }
 
-/// What is known of the requests of one queue that were set aside.
+/// What is known of the requests of one queue that were set aside in one place.
 struct Look {
+    place: Place,
     /// When to look again …
     again: Instant,
     /// … which is so long after a look.
     pause: Duration,
-    /// How many are parked, as far as that is known.
-    parked: Option<u32>,
+    /// How many wait there, as far as that is known.
+    waiting: Option<u32>,
 }
 
 impl Look {
-    fn first() -> Self {
-        Self { again: Instant::now(), pause: LOOK, parked: None }
+    fn first(place: Place) -> Self {
+        Self { place, again: Instant::now(), pause: LOOK, waiting: None }
     }
 
-    /// Looks at what there is of one queue. Returns whether suspects wait.
+    /// Looks, if it is time. Returns whether any were seen.
     async fn at(&mut self, session: &Session, queue: &str) -> bool {
-        let suspects = session.waiting(queue, Place::Suspect).await;
-        let parked = session.waiting(queue, Place::Parked).await;
-        self.pause = match (&suspects, &parked) {
-            (Ok(None), Ok(None)) => self.pause.saturating_mul(2).min(LOOK_IN_VAIN),
+        if self.again > Instant::now() {
+            return false;
+        }
+        let found = session.waiting(queue, self.place).await;
+        self.pause = match found {
+            Ok(None) => self.pause.saturating_mul(2).min(LOOK_IN_VAIN),
             _ => LOOK,
         };
         self.again = Instant::now() + self.pause;
-        self.parked = match parked {
+        self.waiting = match found {
             Ok(waiting) => Some(waiting.unwrap_or(0)),
             Err(error) => {
-                debug!("cannot look for parked requests: {error}");
+                debug!("cannot look at `{}`: {error}", self.place.queue(queue));
                 None
             }
         };
-        match suspects {
-            Ok(waiting) => waiting.is_some_and(|waiting| waiting > 0),
-            Err(error) => {
-                debug!("cannot look for suspects: {error}");
-                false
-            }
-        }
+        self.waiting.is_some_and(|waiting| waiting > 0)
+    }
+}
+
+/// The same in both places.
+struct Looks {
+    suspect: Look,
+    parked: Look,
+}
+
+impl Looks {
+    fn first() -> Self {
+        Self { suspect: Look::first(Place::Suspect), parked: Look::first(Place::Parked) }
+    }
+
+    fn again(&self) -> Instant {
+        self.suspect.again.min(self.parked.again)
     }
 }
 
@@ -196,37 +209,35 @@ pub(super) async fn look_for_suspects(
     stop: CancellationToken,
 ) {
     let looking = async {
-        let mut looks: BTreeMap<String, Look> = BTreeMap::new();
+        let mut looks: BTreeMap<String, Looks> = BTreeMap::new();
         loop {
             let now = queues.borrow_and_update().clone();
             let mut before = std::mem::take(&mut looks);
             for name in now.iter().map(|served| &served.queue.name) {
-                let mut look = before.remove(name).unwrap_or_else(Look::first);
-                if look.again <= Instant::now() && look.at(&session, name).await {
+                let mut both = before.remove(name).unwrap_or_else(Looks::first);
+                if both.suspect.at(&session, name).await {
                     wanted.notify_one();
                 }
-                looks.insert(name.clone(), look);
+                both.parked.at(&session, name).await;
+                looks.insert(name.clone(), both);
             }
-            let add = |sum: u32, look: &Look| Some(sum.saturating_add(look.parked?));
+            let add = |sum: u32, both: &Looks| Some(sum.saturating_add(both.parked.waiting?));
             if let Some(parked) = looks.values().try_fold(0, add) {
                 telemetry.parked(parked);
             }
-            let next = looks.values().map(|look| look.again).min();
+            let next = looks.values().map(Looks::again).min();
             let next = next.unwrap_or_else(|| Instant::now() + LOOK_IN_VAIN);
-            let set_aside = tokio::select! {
+            // In any of the queues, and maybe for the first time.
+            tokio::select! {
                 () = session.has_set_aside(Place::Suspect) => {
                     wanted.notify_one();
-                    true
+                    looks.values_mut().for_each(|both| both.suspect.again = Instant::now());
                 }
-                () = session.has_set_aside(Place::Parked) => true,
-                Ok(()) = queues.changed() => false,
-                () = tokio::time::sleep_until(next.into()) => false,
-            };
-            if set_aside {
-                // In any of them, and maybe for the first time.
-                for look in looks.values_mut() {
-                    look.again = Instant::now();
+                () = session.has_set_aside(Place::Parked) => {
+                    looks.values_mut().for_each(|both| both.parked.again = Instant::now());
                 }
+                Ok(()) = queues.changed() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
             }
         }
     };
