@@ -3,6 +3,9 @@
 /// Wires that are cut at every frame.
 mod cuts;
 
+/// Answers of the broker that come late.
+mod late;
+
 /// All of it at once.
 mod storm;
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::connect::{Connector, OpenError, explain, within};
+use super::connect::{Connected, Connector, OpenError, explain, no_confirm, within};
 use super::convert::short;
 use super::note;
 use super::own_queues::{self, Beyond};
@@ -95,8 +95,6 @@ impl Asides {
                 open.ensure(&name, kind).await?;
                 let (user, frame) = (self.url.username(), open.frame());
                 let properties = note::put(original, delivery, &delivery.queue, note, user, frame);
-                // Without a limit: where publishing is blocked, trying again would only
-                // make more of the same message.
                 let taken = open.publish("", &name, &delivery.body, properties).await;
                 let taken = taken.map_err(|error| explain(&error, &self.url))?;
                 Ok::<_, OpenError>((open, taken))
@@ -148,7 +146,7 @@ pub(super) enum Taken {
 /// A connection that publishes one message at a time.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    pub(super) connection: Connection,
+    pub(super) connection: Connected,
     channel: Channel,
     url: BrokerUrl,
     timeout: Duration,
@@ -185,7 +183,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes a message and waits for its confirm, for as long as that takes.
+    /// Publishes a message and waits for its confirm, with a limit while the broker takes any.
     pub(super) async fn publish(
         &self,
         exchange: &str,
@@ -196,8 +194,14 @@ impl Publisher {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let exchange = short(exchange).unwrap_or_default();
         let key = short(key).unwrap_or_default();
-        let publishing = self.channel.basic_publish(exchange, key, mandatory, body, properties);
-        Ok(match publishing.await?.await? {
+        let published = async {
+            self.channel.basic_publish(exchange, key, mandatory, body, properties).await?.await
+        };
+        let confirmation = tokio::select! {
+            confirmation = published => confirmation?,
+            () = self.connection.overdue() => return Err(no_confirm()),
+        };
+        Ok(match confirmation {
             Confirmation::Ack(None) | Confirmation::NotRequested => Taken::Confirmed,
             Confirmation::Ack(Some(_)) => Taken::Returned,
             Confirmation::Nack(_) => Taken::Refused,

@@ -376,7 +376,7 @@ async fn returned(variant: Variant, patience: Duration) -> usize {
 
 /// What the ledger says when no more answers come. What has none then does not wait in the queue.
 async fn verdict(load: Load, queue: &str) -> Verdict {
-    // A reply that is refused is offered again for eight seconds, the last time after most of one.
+    // A reply that is refused is offered again for half a minute, at last every three seconds.
     let verdict = load.end(Duration::from_secs(5)).await.verdict();
     let waiting = durable(&broker::shared().await.amqp_url(), queue).await;
     assert_eq!(waiting, 0, "requests that nobody has looked at: {verdict:?}");

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::select_all;
-use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::connect::{Connector, OpenError, within};
+use super::connect::{Connected, Connector, OpenError, within};
 use super::convert::{self, short};
 use crate::message::Properties;
 
@@ -69,7 +68,7 @@ impl Collector {
     }
 }
 
-type Session = (Connection, Vec<lapin::Consumer>);
+type Session = (Connected, Vec<lapin::Consumer>);
 
 async fn keep(
     connector: Arc<Connector>,

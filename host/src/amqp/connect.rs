@@ -1,5 +1,6 @@
 //! Connecting: which broker, with what patience, over TLS or not.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,17 +9,75 @@ use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use rand::Rng as _;
+use tokio_util::sync::CancellationToken;
 
 use super::filter;
 use super::management::Management;
 use super::strategy::Turns;
 use crate::config::{Broker, BrokerConfig, BrokerUrl, ManagementUrl, Strategy};
 
+/// How often it is looked whether a confirm is overdue.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Waits between attempts grow from this …
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// … to this, so that a broker that is back is found within a second or so.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the broker may take to confirm a message. RabbitMQ 3.10 can forget one that was
+/// published while the queue had no leader; it would be waited for until the host ends.
+const CONFIRM: Duration = Duration::from_secs(30);
+
+/// A connection that ends when it is let go.
+///
+/// lapin itself closes one that nobody holds any more. But it is held by what was asked for and
+/// given up: a consumer that comes too late is kept with its channel, nobody reads it, and the
+/// requests that the broker has given it are answered by nobody. So the socket is closed, and the
+/// broker gives them to others. Who has something to finish closes in order before.
+#[derive(Debug)]
+pub(super) struct Connected {
+    connection: Connection,
+    cut: CancellationToken,
+}
+
+impl Connected {
+    /// Closes the socket, whoever else still holds the connection.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Resolves when a confirm is overdue that is waited for from now on. While the broker has
+    /// publishing blocked none can come, and trying again would only make more of the same message.
+    pub(super) async fn overdue(&self) {
+        let mut waited = Duration::ZERO;
+        while waited < CONFIRM {
+            tokio::time::sleep(LOOK).await;
+            waited =
+                if self.connection.status().blocked() { Duration::ZERO } else { waited + LOOK };
+        }
+    }
+}
+
+impl Deref for Connected {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// What ends the wait for a confirm.
+pub(super) fn no_confirm() -> lapin::Error {
+    let text = format!("no confirm within {CONFIRM:?}");
+    std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
+}
 
 /// Why a session could not be opened. No text holds a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +208,7 @@ impl Connector {
         &self,
         url: &BrokerUrl,
         purpose: &str,
-    ) -> Result<Connection, OpenError> {
+    ) -> Result<Connected, OpenError> {
         let mut uri: AMQPUri = url.uri_with_credentials().parse().map_err(|_| {
             // The parser repeats what it was given, the password included.
             OpenError::Refused(format!("`{url}`: the AMQP library cannot read this URL"))
@@ -159,8 +218,13 @@ impl Connector {
         uri.query.heartbeat.get_or_insert(self.heartbeat);
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("{} {purpose}", self.name).into());
-        let connecting = filter::connect(uri, properties, self.tls.clone());
-        within(self.timeout, url, connecting).await
+        let cut = CancellationToken::new();
+        // A frozen broker takes connections, and the library would wait for it.
+        let given_up = cut.clone().drop_guard();
+        let connecting = filter::connect(uri, properties, self.tls.clone(), cut.clone());
+        let connection = within(self.timeout, url, connecting).await?;
+        given_up.disarm();
+        Ok(Connected { connection, cut })
     }
 
     /// How long to wait before attempt `attempt`, from 1: at once for the first

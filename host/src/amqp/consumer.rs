@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -75,13 +76,7 @@ impl QueueConsumer {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let tag = format!("rpchost-{:016x}", rand::random::<u64>());
         let tag = convert::short(&tag).unwrap_or_default();
-        let consuming = channel.basic_consume(
-            convert::short(&name).unwrap_or_default(),
-            tag.clone(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let consumer = consuming.await?;
+        let consumer = consume(&channel, &name, tag.clone()).await?;
         let revoked = Revoked::default();
         let origin = Origin {
             queue: Arc::from(served.queue.name.as_str()),
@@ -145,6 +140,30 @@ impl QueueConsumer {
         revoked.set();
         over.cancel();
     }
+}
+
+/// Begins to consume. If that is given up, what the broker still says is heard: a consumer
+/// that nobody reads would keep what it is given for as long as the connection lives.
+///
+/// # Errors
+///
+/// As the broker's.
+pub(super) async fn consume(
+    channel: &Channel,
+    queue: &str,
+    tag: ShortString,
+) -> lapin::Result<Consumer> {
+    let (tell, told) = oneshot::channel();
+    let (channel, queue) = (channel.clone(), convert::short(queue).unwrap_or_default());
+    tokio::spawn(async move {
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumed = channel.basic_consume(queue, tag, options, none).await;
+        if let Err(Ok(_late)) = tell.send(consumed) {
+            topology::close(&channel).await;
+        }
+    });
+    // Unsaid only where the runtime ends.
+    told.await.unwrap_or_else(|ended| Err(std::io::Error::other(ended).into()))
 }
 
 impl Incoming {

@@ -8,15 +8,14 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use lapin::options::{
-    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-};
+use lapin::options::{BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Connection, Consumer, ExchangeKind};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::consumer::consume;
 use super::convert::{self, Origin, short};
 use super::own_queues::{self, Beyond};
 use super::session::Session;
@@ -163,9 +162,7 @@ impl DeadLetters {
             }
             let channel = connection.create_channel().await?;
             channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let (name, tag) = (short(&dead(queue)).unwrap_or_default(), ShortString::default());
-            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-            let consumer = channel.basic_consume(name, tag, options, none).await?;
+            let consumer = consume(&channel, &dead(queue), ShortString::default()).await?;
             let settler = Settler::start(channel);
             let (session, served) = (session.clone(), served.clone());
             Ok(Some(Self { session, served, consumer, settler }))

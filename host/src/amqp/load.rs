@@ -19,7 +19,7 @@ use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tracing::debug;
 
 use super::caller::{CallerError, lost, no_queue, queue_name};
-use super::connect::{Connector, OpenError, within};
+use super::connect::{Connected, Connector, OpenError, within};
 use super::consumers::{NoCount, consumers};
 use super::convert::short;
 use super::filter::{self, Property};
@@ -66,7 +66,7 @@ pub struct LoadReply {
 /// A connection with a request to send and a consumer of its replies.
 #[derive(Debug)]
 pub struct LoadLink {
-    connection: Connection,
+    connection: Connected,
     channel: Arc<Channel>,
     replies: Consumer,
     queue: ShortString,

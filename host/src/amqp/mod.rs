@@ -20,6 +20,7 @@ mod management;
 mod note;
 mod own_queues;
 mod parked;
+mod refusals;
 mod replies;
 mod reply_nodes;
 mod reply_size;

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::{Channel, Confirmation, Connection, ErrorKind, Event};
+use lapin::{Channel, Confirmation, ErrorKind, Event};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::connect::{Connector, OpenError, within};
+use super::connect::{Connected, Connector, OpenError, no_confirm, within};
 use super::convert;
+use super::refusals::Refusals;
 use super::reply_nodes::{ReplyNodes, Route};
 use super::reply_size::{ReplySize, Size};
 use super::topology::is_soft;
@@ -31,13 +32,20 @@ use crate::dispatch::PublishError;
 use crate::message::Reply;
 use crate::telemetry::{Held, Telemetry};
 
-/// How often a reply is offered to a queue that refuses it (`reject-publish`),
-/// with waits from 50 ms to 0.8 s: about eight seconds in all.
-const OFFERS: u32 = 14;
-
-/// How often a reply is sent alone before the broker's connection closing
+/// How often a direct reply is sent alone before the broker's connection closing
 /// or its channel being closed over it is called the reply's own fault.
-const ALONE: u32 = 2;
+const ALONE_DIRECT: u32 = 2;
+
+/// The same for a reply to an ordinary queue, which is rarely to blame: a node that
+/// is about to stop closes connections, too, and is asked again for a second and a half.
+const ALONE: u32 = 6;
+
+/// After so many refusals another connection is tried: RabbitMQ 3.10 refuses for a
+/// channel what it cannot pass to the leader that the channel knew first.
+const STALE: u32 = 4;
+
+/// How long a connection is used at least before refusals replace it.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// Publishes a session's replies.
 #[derive(Debug)]
@@ -52,6 +60,7 @@ pub(super) struct Replies {
     /// The connection for one reply at a time.
     alone: Mutex<Option<Arc<Link>>>,
     nodes: ReplyNodes,
+    refusals: Refusals,
     size: ReplySize,
     next_id: AtomicU64,
     prefix: String,
@@ -64,9 +73,22 @@ pub(super) struct Replies {
 #[derive(Debug)]
 struct Link {
     id: u64,
-    connection: Connection,
+    opened: Instant,
+    connection: Connected,
     channel: Channel,
     turn: Turn,
+}
+
+/// Forgets a message id that is under way no more, also if its attempt was cut off.
+struct UnderWay<'a> {
+    replies: &'a Replies,
+    id: &'a str,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.replies.under_way().remove(self.id);
+    }
 }
 
 /// How one attempt to publish ended.
@@ -93,6 +115,7 @@ impl Replies {
             shared: Mutex::new(None),
             alone: Mutex::new(None),
             nodes: ReplyNodes::default(),
+            refusals: Refusals::default(),
             size: ReplySize::default(),
             next_id: AtomicU64::new(0),
             prefix: format!("{:016x}", rand::random::<u64>()),
@@ -127,6 +150,7 @@ impl Replies {
             let link = self.shared().await;
             match self.attempt(&link, reply).await {
                 Attempt::Confirmed => {
+                    self.refusals.over(reply, offers);
                     if let Some(node) = reply.direct_node {
                         self.nodes.tried(node, false, Instant::now());
                     }
@@ -135,10 +159,10 @@ impl Replies {
                 Attempt::Returned => return Err(PublishError::Unroutable),
                 Attempt::Refused => {
                     offers += 1;
-                    if offers == OFFERS {
-                        return Err(PublishError::Undeliverable);
+                    self.refusals.wait(reply, offers).await?;
+                    if offers.is_multiple_of(STALE) {
+                        self.replace(&link).await;
                     }
-                    tokio::time::sleep(backoff(offers)).await;
                 }
                 Attempt::Lost(error) => {
                     self.size.learn_from(&error, Instant::now());
@@ -189,6 +213,7 @@ impl Replies {
             match self.attempt(&link, &reply).await {
                 Attempt::Confirmed => {
                     *alone = Some(link);
+                    self.refusals.over(&reply, offers);
                     self.size.taken(reply.body.len());
                     return Ok(());
                 }
@@ -197,12 +222,11 @@ impl Replies {
                     return Err(PublishError::Unroutable);
                 }
                 Attempt::Refused => {
-                    *alone = Some(link);
                     offers += 1;
-                    if offers == OFFERS {
-                        return Err(PublishError::Undeliverable);
+                    if !offers.is_multiple_of(STALE) {
+                        *alone = Some(link);
                     }
-                    tokio::time::sleep(backoff(offers)).await;
+                    self.refusals.wait(&reply, offers).await?;
                 }
                 Attempt::Lost(error) => {
                     self.size.learn_from(&error, Instant::now());
@@ -213,7 +237,8 @@ impl Replies {
                         _refused = Some(self.telemetry.replies_refused(&error.to_string()));
                     } else if is_answer(&error) {
                         blamed += 1;
-                        if blamed == ALONE {
+                        let most = if reply.direct_node.is_some() { ALONE_DIRECT } else { ALONE };
+                        if blamed == most {
                             return Err(PublishError::Undeliverable);
                         }
                     }
@@ -238,13 +263,17 @@ impl Replies {
             ..BasicPublishOptions::default()
         };
         self.under_way().insert(id.clone());
+        let under_way = UnderWay { replies: self, id: &id };
         let published = async {
             let body = &reply.body;
             let publishing =
                 link.channel.basic_publish(exchange, routing_key, options, body, properties);
             link.turn.publish(publishing).await?.await
         };
-        let confirmation = published.await;
+        let confirmation = tokio::select! {
+            confirmation = published => confirmation,
+            () = link.connection.overdue() => Err(no_confirm()),
+        };
         let returned = match &confirmation {
             Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) => returned.as_ref(),
             _ => None,
@@ -255,7 +284,8 @@ impl Replies {
                 self.under_way().remove(whose.as_str());
             }
         }
-        let returned = !self.under_way().remove(&id);
+        let returned = !self.under_way().contains(&id);
+        drop(under_way);
         #[cfg(test)]
         let (confirmation, returned) = super::broken::judge(confirmation, returned);
         match confirmation {
@@ -287,6 +317,24 @@ impl Replies {
                 let link = self.reconnect("replies").await;
                 *shared = Some((link.clone(), self.telemetry.replying()));
                 link
+            }
+        }
+    }
+
+    /// Has further replies go over another connection. What is under way over this
+    /// one is still confirmed.
+    async fn replace(self: &Arc<Self>, worn: &Link) {
+        if worn.opened.elapsed() < FRESH {
+            return;
+        }
+        let mut shared = self.shared.lock().await;
+        if shared.as_ref().is_none_or(|(link, _)| link.id != worn.id) {
+            return;
+        }
+        match self.connect("replies").await {
+            Ok(link) => *shared = Some((link, self.telemetry.replying())),
+            Err(error) => {
+                debug!("replies that are refused go on over the same connection: {error}")
             }
         }
     }
@@ -331,8 +379,13 @@ impl Replies {
             lapin::Result::Ok(channel)
         };
         let channel = within(self.connector.timeout(), &self.url, opening).await?;
-        let link =
-            Arc::new(Link { id: rand::random(), connection, channel, turn: Turn::default() });
+        let link = Arc::new(Link {
+            id: rand::random(),
+            opened: Instant::now(),
+            connection,
+            channel,
+            turn: Turn::default(),
+        });
         self.follow(&link);
         Ok(link)
     }

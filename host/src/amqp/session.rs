@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::aside::Asides;
-use super::connect::{Connector, OpenError, within};
+use super::connect::{Connected, Connector, OpenError, within};
 use super::consumer::{Incoming, QueueConsumer};
 use super::own_queues;
 use super::replies::Replies;
@@ -24,6 +24,10 @@ use crate::telemetry::Telemetry;
 /// hangs never answers.
 pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the broker may take to let a host consume: RabbitMQ waits for the leader of a quorum
+/// queue, for up to 65 s. Who asks again before that leaves it more to do.
+const LEADERLESS: Duration = Duration::from_secs(70);
+
 /// Which requests are consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -36,7 +40,7 @@ pub enum Role {
 /// A connection that queues are consumed over, and the way to answer.
 #[derive(Debug)]
 pub struct Session {
-    connection: Connection,
+    connection: Connected,
     replies: Arc<Replies>,
     asides: Asides,
     over: CancellationToken,
@@ -97,7 +101,11 @@ impl Session {
     ) -> Result<(QueueConsumer, Incoming), OpenError> {
         let opening =
             QueueConsumer::open(self.clone(), served.clone(), role, leaving, say_differences);
-        self.within(opening).await
+        let limit = match role {
+            Role::Host => LEADERLESS,
+            Role::Lane => self.timeout,
+        };
+        within(limit, &self.url, opening).await
     }
 
     /// How many requests of a queue wait where they were set aside; `None` if nothing
@@ -160,6 +168,7 @@ impl Session {
     /// Gives up: whatever is unsettled is delivered again, by the broker.
     pub fn abandon(&self) {
         self.over.cancel();
+        self.connection.cut();
     }
 
     pub(super) async fn publish(&self, reply: &Reply) -> Result<(), PublishError> {

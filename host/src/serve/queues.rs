@@ -46,11 +46,18 @@ pub(super) enum End {
     NoQueue(OpenError),
 }
 
-/// What tasks report.
-enum Event {
-    Consuming(Arc<str>),
-    Lost(Arc<str>),
-    Failed { name: Arc<str>, attempt: u32, error: OpenError },
+/// What a task reports.
+struct Event {
+    name: Arc<str>,
+    /// Which of the tasks that this queue has had.
+    task: u64,
+    what: What,
+}
+
+enum What {
+    Consuming,
+    Lost,
+    Failed { attempt: u32, error: OpenError },
 }
 
 /// How far a task is.
@@ -71,6 +78,8 @@ pub(super) struct Queues {
     pub(super) open: TaskTracker,
     tell: mpsc::Sender<Event>,
     told: mpsc::Receiver<Event>,
+    /// How many tasks there were.
+    begun: u64,
     /// Whether any was consumed.
     opened: bool,
     current: watch::Sender<Vec<Arc<ServedQueue>>>,
@@ -78,6 +87,7 @@ pub(super) struct Queues {
 
 #[derive(Debug)]
 struct Task {
+    number: u64,
     served: Arc<ServedQueue>,
     leave: CancellationToken,
     state: State,
@@ -95,6 +105,7 @@ impl Queues {
             open: TaskTracker::new(),
             tell,
             told,
+            begun: 0,
             opened: false,
             current: watch::Sender::default(),
         }
@@ -159,18 +170,19 @@ impl Queues {
 
     fn heed(&mut self, event: Event) -> Option<End> {
         let telemetry = &self.context.telemetry;
-        let (name, state, failed) = match event {
-            Event::Consuming(name) => {
+        let Event { name, task: number, what } = event;
+        let (state, failed) = match what {
+            What::Consuming => {
                 if !std::mem::replace(&mut self.opened, true) {
                     telemetry.session_opened();
                 }
-                (name, State::Consuming, None)
+                (State::Consuming, None)
             }
-            Event::Lost(name) => (name, State::Opening, None),
-            Event::Failed { name, attempt, error } => (name, State::Failed, Some((attempt, error))),
+            What::Lost => (State::Opening, None),
+            What::Failed { attempt, error } => (State::Failed, Some((attempt, error))),
         };
-        // It may have been left meanwhile.
-        self.tasks.get_mut(&name)?.state = state;
+        // It may have been left meanwhile, and begun again.
+        self.tasks.get_mut(&name).filter(|task| task.number == number)?.state = state;
         let (attempt, error) = failed?;
         // A host that starts is told at once. Later, its task goes on trying for
         // as long as there is something to do meanwhile.
@@ -201,16 +213,19 @@ impl Queues {
                 continue;
             }
             let leave = CancellationToken::new();
+            self.begun += 1;
+            let number = self.begun;
             let keeper = Keeper {
                 context: self.context.clone(),
                 served: served.clone(),
                 name: name.clone(),
+                number,
                 leave: leave.clone(),
                 tell: self.tell.clone(),
                 open: self.open.clone(),
             };
             self.open.spawn(keeper.keep());
-            self.tasks.insert(name, Task { served, leave, state: State::Opening });
+            self.tasks.insert(name, Task { number, served, leave, state: State::Opening });
         }
     }
 
@@ -267,6 +282,7 @@ struct Keeper {
     context: Context,
     served: Arc<ServedQueue>,
     name: Arc<str>,
+    number: u64,
     leave: CancellationToken,
     tell: mpsc::Sender<Event>,
     open: TaskTracker,
@@ -281,33 +297,27 @@ enum Over {
 
 impl Keeper {
     async fn keep(self) {
-        let Context { session, telemetry, connector, .. } = &self.context;
+        let Context { session, telemetry, .. } = &self.context;
         let mut attempt = 0;
         let mut not_consumed = Some(telemetry.queue_waits());
         loop {
             attempt += 1;
-            let opening = async {
-                tokio::time::sleep(connector.wait_before(attempt)).await;
-                let (leaving, say) = (CancellationToken::new(), self.context.say_differences);
-                session.consume(&self.served, Role::Host, leaving, say && attempt == 1).await
-            };
             let opened = tokio::select! {
-                opened = opening => opened,
+                opened = self.open(attempt) => opened,
                 () = self.leave.cancelled() => return,
                 () = session.abandoned() => return,
             };
             let (consumer, incoming) = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
-                    let name = self.name.clone();
-                    self.report(Event::Failed { name, attempt, error }).await;
+                    self.report(What::Failed { attempt, error }).await;
                     continue;
                 }
             };
             let begun = Instant::now();
             drop(not_consumed.take());
             telemetry.consuming(&session.broker(), &self.name);
-            self.report(Event::Consuming(self.name.clone())).await;
+            self.report(What::Consuming).await;
             let consumer = Arc::new(consumer);
             let running = TaskTracker::new();
             let reaping = CancellationToken::new();
@@ -356,7 +366,26 @@ impl Keeper {
         }
     }
 
-    async fn report(&self, event: Event) {
+    /// Begins to consume. While the broker takes its time, the host is told after the time that a
+    /// step may take, and it goes on: to ask anew would not make it faster.
+    async fn open(&self, attempt: u32) -> Result<(QueueConsumer, Incoming), OpenError> {
+        let Context { session, connector, .. } = &self.context;
+        tokio::time::sleep(connector.wait_before(attempt)).await;
+        let (leaving, say) = (CancellationToken::new(), self.context.say_differences);
+        let opening = session.consume(&self.served, Role::Host, leaving, say && attempt == 1);
+        tokio::pin!(opening);
+        let limit = connector.timeout();
+        if let Ok(opened) = tokio::time::timeout(limit, &mut opening).await {
+            return opened;
+        }
+        let late = format!("`{}`: no answer within {limit:?}", session.broker());
+        let error = OpenError::Unreachable(late);
+        self.report(What::Failed { attempt, error }).await;
+        opening.await
+    }
+
+    async fn report(&self, what: What) {
+        let event = Event { name: self.name.clone(), task: self.number, what };
         tokio::select! {
             // Nobody listens any more once the session ends.
             _over = self.tell.send(event) => {}
@@ -367,7 +396,7 @@ impl Keeper {
 
     async fn lost(&self, reason: &str) {
         self.context.telemetry.queue_lost(&self.name, reason);
-        self.report(Event::Lost(self.name.clone())).await;
+        self.report(What::Lost).await;
     }
 
     async fn read(

@@ -117,6 +117,11 @@ trait Stage {
 
     /// The hosts that have to be ready again.
     fn hosts(&self) -> &[Host];
+
+    /// What the brokers know, for the person who looks for the reason of a loss.
+    async fn explain(&self) -> String {
+        String::new()
+    }
 }
 
 /// What has to happen on one stage in one ledger.
@@ -197,7 +202,13 @@ async fn play(
     while load.ledger.confirmed() < enough {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    tally.add(&load.end(PATIENCE).await, &strikes);
+    load.stop().await;
+    load.ledger.wait(PATIENCE).await;
+    if load.ledger.lost() > 0 {
+        eprintln!("{}", stage.explain().await);
+        stage.hosts().iter().for_each(|host| eprintln!("{}", host.log()));
+    }
+    tally.add(&load.end(Duration::ZERO).await, &strikes);
 }
 
 /// Waits until all hosts are ready, and a request is answered that was sent after now.

@@ -109,11 +109,19 @@ impl Cluster {
     /// Parts a node from the others: they do not accept each other's cookie any more, as if no
     /// packet came through. Clients reach all three as before.
     pub async fn part(&self, node: usize) {
+        let parts: Vec<String> = self.peers(node).iter().map(|peer| part(peer)).collect();
+        self.part_by(node, &parts.join(", ")).await;
+    }
+
+    /// The same, one peer after the other: for a second or so the cluster is parted in part.
+    pub async fn part_slowly(&self, node: usize) {
         for peer in self.peers(node) {
-            let part =
-                format!("erlang:set_cookie('{peer}', parted), erlang:disconnect_node('{peer}').");
-            self.nodes[node].ctl(&["eval", &part]).await.expect("a partition");
+            self.part_by(node, &part(&peer)).await;
         }
+    }
+
+    async fn part_by(&self, node: usize, parts: &str) {
+        self.nodes[node].ctl(&["eval", &format!("{parts}.")]).await.expect("a partition");
     }
 
     /// Ends that.
@@ -138,6 +146,20 @@ impl Cluster {
         status["running_nodes"].as_array().map_or(0, Vec::len)
     }
 
+    /// Its queues and who holds what of them, for the person who looks for a reason.
+    pub async fn tables(&self) -> String {
+        let queues = ["name", "leader", "messages_ready", "messages_unacknowledged", "consumers"];
+        let channels = ["name", "consumer_count", "messages_unacknowledged", "prefetch_count"];
+        let mut tables = String::new();
+        for (list, columns) in [("list_queues", &queues[..]), ("list_channels", &channels[..])] {
+            let ctl = [&[list, "--quiet"], columns].concat();
+            for node in &self.nodes {
+                tables += &node.ctl(&ctl).await.unwrap_or_else(|error| format!("{error:#}\n"));
+            }
+        }
+        tables
+    }
+
     /// Ends all of it.
     pub async fn remove(self) {
         let mut nodes = self.nodes.into_iter();
@@ -150,6 +172,10 @@ impl Cluster {
             first.remove().await.expect("the first node is gone");
         }
     }
+}
+
+fn part(peer: &str) -> String {
+    format!("erlang:set_cookie('{peer}', parted), erlang:disconnect_node('{peer}')")
 }
 
 /// The longest time since `since` in which no answer came, up to the last that did.

@@ -76,6 +76,8 @@ struct Wires {
     cut: Option<Frame>,
     /// Frames of a host that are held back for a while, by name.
     delay: Option<(String, Duration)>,
+    /// How many were.
+    delayed: usize,
     /// What hosts say passes at the beginning of each such period.
     bursts: Option<Duration>,
 }
@@ -145,9 +147,13 @@ impl Cutter {
     }
 
     /// Holds such frames of a host back for so long, each in its turn.
-    #[allow(dead_code, reason = "for the library's own tests, which share this file")]
     pub fn delay(&self, name: &str, delay: Duration) {
         locked(&self.wires).delay = Some((name.to_owned(), delay));
+    }
+
+    /// How many frames were held back so, or are.
+    pub fn delayed(&self) -> usize {
+        locked(&self.wires).delayed
     }
 
     /// Lets pass what hosts say only once in so long, all that has come until then.
@@ -175,13 +181,16 @@ impl Wires {
     }
 
     /// How long a frame is held back.
-    fn delay(&self, frame: &Frame, up: Duration) -> Duration {
+    fn delay(&mut self, frame: &Frame, up: Duration) -> Duration {
         if let Some(period) = self.bursts.filter(|_| frame.from_host) {
             let into = Duration::from_millis((up.as_millis() % period.as_millis()) as u64);
             return if into > period / 10 { period - into } else { Duration::ZERO };
         }
         match &self.delay {
-            Some((name, delay)) if frame.from_host && frame.name == *name => *delay,
+            Some((name, delay)) if frame.from_host && frame.name == *name => {
+                self.delayed += 1;
+                *delay
+            }
             _ => Duration::ZERO,
         }
     }

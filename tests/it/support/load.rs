@@ -153,7 +153,8 @@ impl Load {
         self.ledger
     }
 
-    async fn stop(&self) {
+    /// Sends no more.
+    pub async fn stop(&self) {
         if !self.stop.is_cancelled() {
             self.stop.cancel();
             // The confirms of what was sent last are still on their way.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::pending::Pending;
-use crate::amqp::connect::{Connector, OpenError, within};
+use crate::amqp::connect::{Connected, Connector, OpenError, within};
 use crate::amqp::consumers::{NoCount, consumers};
 use crate::amqp::topology::is_soft;
 use crate::amqp::turn::Turn;
@@ -46,7 +46,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     /// Counts up from one connection of a caller to its next.
     pub(super) generation: u32,
-    connection: Connection,
+    connection: Connected,
     pub(super) reply_queue: ShortString,
     replying: Channel,
     requests: Mutex<Option<Arc<Requests>>>,

@@ -18,11 +18,14 @@ use futures_io::{AsyncRead, AsyncWrite};
 use lapin::tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
+use tokio_util::sync::CancellationToken;
 
+use super::cut::Cut;
 use super::stream::Filtered;
 
 /// Connects as `Connection::connect_uri_with_config` does, on the current tokio
-/// runtime, with everything that comes in made safe for lapin.
+/// runtime, with everything that comes in made safe for lapin. Once `cut` is
+/// cancelled the socket is closed, also while connecting.
 ///
 /// # Errors
 ///
@@ -36,23 +39,25 @@ pub(crate) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
     tls: OwnedTLSConfig,
+    cut: CancellationToken,
 ) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
-    let filtering = Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone())));
+    let filtering =
+        Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone(), cut.clone())));
     let plain = Runtime::new(tokio);
     let stream = async move |uri: AMQPUri, _| {
         let stream = uri.connect_with_config_async(tls.as_ref(), &plain).await?;
-        Ok(AsyncTcpStream::Plain(Filtered::new(stream)))
+        Ok(AsyncTcpStream::Plain(Filtered::new(Cut::new(stream, cut.clone()))))
     };
     Connection::connector(uri, filtering, stream, properties).await
 }
 
 /// tokio's reactor, but for the type of its streams.
 #[derive(Debug, Clone)]
-struct Filtering(Tokio);
+struct Filtering(Tokio, CancellationToken);
 
 impl Reactor for Filtering {
-    type TcpStream = Filtered<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>;
+    type TcpStream = Filtered<Cut<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     /// Never called by lapin. The trait's own bound is private to its crate; on
@@ -77,7 +82,7 @@ impl Reactor for Filtering {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Filtered::new(AsyncTcpStream::Plain(connecting.await?))) }
+        let (connecting, cut) = (self.0.tcp_connect_addr(address), self.1.clone());
+        async move { Ok(Filtered::new(Cut::new(AsyncTcpStream::Plain(connecting.await?), cut))) }
     }
 }

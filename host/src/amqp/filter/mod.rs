@@ -16,7 +16,7 @@
 //! Refuses to know what a message is for. Each file below can be read alone:
 //! `wire`, `table`, `content`, `methods`: bytes; `delivered`, `published`: what
 //! is changed; `inbound`, `outbound`: frames from pieces; `stream`: waiting;
-//! `raw`: the application's side.
+//! `cut`: the end of it; `raw`: the application's side.
 //!
 //! Written against lapin 4.12 and amq-protocol 10.6, and relies on three things
 //! that are not in their documentation: which bytes the parser accepts (the
@@ -25,6 +25,7 @@
 
 mod connect;
 mod content;
+mod cut;
 mod delivered;
 mod inbound;
 mod methods;

@@ -19,14 +19,14 @@ use lapin::options::{
     QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::switch::{Switch, Way};
-use super::connect::{Connector, OpenError, within};
+use super::connect::{Connected, Connector, OpenError, within};
 use super::convert::{self, short};
 use crate::config::BrokerUrl;
 use crate::message::Properties;
@@ -232,7 +232,7 @@ impl Keeper {
 /// One connection, with the queue that the copies come to.
 struct Session {
     url: BrokerUrl,
-    connection: Connection,
+    connection: Connected,
     channel: Channel,
     /// For the looks at `dropped`, beside the copies.
     looking: Channel,

@@ -79,7 +79,10 @@ impl Stage for Clustered {
                 self.cluster.pause_minority(leader).await;
             }
             Fault::NodeParted => {
-                self.cluster.part(node).await;
+                match nth.is_multiple_of(2) {
+                    true => self.cluster.part(node).await,
+                    false => self.cluster.part_slowly(node).await,
+                }
                 tokio::time::sleep(FROZEN).await;
                 self.cluster.join(node).await;
                 self.cluster.whole(other).await;
@@ -92,6 +95,10 @@ impl Stage for Clustered {
             }
             _ => panic!("{}: not what a cluster adds", fault.name()),
         }
+    }
+
+    async fn explain(&self) -> String {
+        self.cluster.tables().await
     }
 
     fn hosts(&self) -> &[Host] {
