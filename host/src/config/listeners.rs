@@ -162,6 +162,7 @@ fn flat(layers: &mut Layers<'_>, args: &ServeArgs, profile: Profile) -> Listener
 fn with_usual(mut listener: Listener, usual: &Usual) -> Listener {
     if let Some(exchange) = usual.dead_letter_exchange
         && listener.per == usual.per
+        && !listener.dead_letters
         && listener.queue.args.iter().all(|(key, _)| key != DEAD_LETTER_EXCHANGE)
     {
         let value = ArgValue::Text(exchange.to_owned());
@@ -334,15 +335,23 @@ impl Reader<'_> {
         for (part, whose, switch) in
             [(PLUGIN, Per::Plugin, "per-plugin"), (METHOD, Per::Method, "per-method")]
         {
-            if needed && per == whose && !name.contains(part) {
-                let text = format!("`{name}` must have `{part}` in it, since each has its own");
-                self.wrong(key, text);
-            } else if per != whose && name.contains(part) {
-                self.wrong(
-                    key,
-                    format!("`{name}` has `{part}` in it; write `{switch} = true` too"),
-                );
-            }
+            let has = name.contains(part);
+            let text = match per {
+                _ if per == whose && needed && !has => format!(
+                    "`{name}` must have `{part}` in it, since each has its own; for a single queue \
+                     write `{switch} = false`"
+                ),
+                Per::Listener if has => {
+                    format!("`{name}` has `{part}` in it; write `{switch} = true` too")
+                }
+                _ if per != whose && has => {
+                    format!(
+                        "`{name}` has `{part}` in it, which is not filled in here; leave it out"
+                    )
+                }
+                _ => continue,
+            };
+            self.wrong(key, text);
         }
     }
 
@@ -366,27 +375,33 @@ impl Reader<'_> {
         };
         let kind = kind.or(usual_kind).unwrap_or_default();
         let keys = match (keys, kind) {
-            (Some(keys), _) => keys,
+            (Some(keys), _) => {
+                for key in &keys {
+                    self.check_pattern("bind", key, per, false);
+                }
+                keys
+            }
             (None, ExchangeKind::Fanout | ExchangeKind::Headers) => vec![String::new()],
             (None, ExchangeKind::Direct) => vec![queue.to_owned()],
             (None, ExchangeKind::Topic) => match usual.key.filter(|_| per == usual.per) {
                 Some(key) => vec![key.to_owned()],
                 None => {
-                    let text = "of type `topic` needs a pattern in `bind`, such as `\"#\"`";
+                    let text = format!(
+                        "the exchange `{name}` of type `topic` needs a pattern in `bind`, such as \
+                         `\"math.*\"`"
+                    );
                     self.wrong("exchange", text);
                     Vec::new()
                 }
             },
         };
-        for key in &keys {
-            self.check_pattern("bind", key, per, false);
-        }
         let args = args.unwrap_or_default();
         if kind == ExchangeKind::Headers && args.is_empty() {
-            self.wrong(
-                "exchange",
-                "of type `headers` needs `bind-arg`, such as `[\"type=report\"]`",
+            let text = format!(
+                "the exchange `{name}` of type `headers` needs `bind-arg`, such as \
+                 `[\"type=report\"]`"
             );
+            self.wrong("exchange", text);
         }
         Some(Exchange { name, kind, durable: durable.unwrap_or(true), keys, args })
     }

@@ -58,6 +58,8 @@ fn a_dialect_brings_what_its_clients_expect() {
     assert_eq!((aio_pika.queue.name.as_str(), aio_pika.per), ("{method}", Per::Method));
     let dlx = ("x-dead-letter-exchange".to_owned(), ArgValue::Text("rpc.dlx".to_owned()));
     assert_eq!(aio_pika.queue.args, [dlx]);
+    let ours = in_file("[[listener]]\ndialect = 'aio-pika'\ndead-letters = true").remove(0);
+    assert!(ours.dead_letters && ours.queue.args.is_empty(), "{ours:?}");
     let behind =
         in_file("[[listener]]\ndialect = 'aio-pika'\nqueue = 'x::{method}'\nexchange = 'x'");
     assert_eq!(behind[0].exchange.as_ref().unwrap().keys, ["x::{method}"]);
@@ -78,8 +80,8 @@ fn each_kind_of_exchange_has_its_bindings() {
     assert_eq!(
         refused("[[listener]]\nexchange = 'x'\nexchange-type = 'topic'"),
         [
-            "file `host.toml` line 2 key `listener.exchange`: of type `topic` needs a pattern in `bind`, \
-             such as `\"#\"`"
+            "file `host.toml` line 2 key `listener.exchange`: the exchange `x` of type `topic` needs a \
+             pattern in `bind`, such as `\"math.*\"`"
         ]
     );
     assert!(
@@ -97,6 +99,12 @@ fn patterns_and_switches_go_together() {
     for (lines, said) in [
         ("per-plugin = true\nqueue = 'rpc'", "must have `{plugin}` in it"),
         ("queue = 'rpc.{plugin}'", "write `per-plugin = true` too"),
+        ("per-method = true\nqueue = '{plugin}.{method}'", "not filled in here; leave it out"),
+        ("dialect = 'nameko'\nqueue = 'orders'", "write `per-plugin = false`"),
+        (
+            "dialect = 'nameko'\nqueue = 'orders'\nper-plugin = false",
+            "the exchange `nameko-rpc` of type `topic` needs a pattern",
+        ),
         ("per-plugin = true\nper-method = true\nqueue = '{plugin}'", "leave one of the two out"),
         ("per-plugin = 'yes'", "is no boolean; write `true` or `false`"),
         ("exclusive = true\nqueue-type = 'quorum'", "is not for quorum queues"),
@@ -111,6 +119,7 @@ fn patterns_and_switches_go_together() {
     ] {
         let problems = refused(&format!("[[listener]]\n{lines}"));
         assert!(problems.concat().contains(said), "{lines}: {problems:?}");
+        assert_eq!(problems.len(), 1, "{lines}: {problems:?}");
     }
 }
 
