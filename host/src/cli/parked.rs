@@ -201,7 +201,7 @@ async fn each(
     replay: bool,
     form: Form,
 ) -> Result<(), Failed> {
-    let mut left: Vec<&str> = which.ids.iter().map(String::as_str).collect();
+    let mut left = which.ids.clone();
     let mut done = Vec::new();
     let mut failed = None;
     if let Some(queue) = queue {
@@ -217,33 +217,46 @@ async fn each(
                     break;
                 }
             };
-            if !which.all && !left.contains(&request.note.id.as_str()) {
+            let id = request.note.id.clone();
+            if !which.all && !left.contains(&id) {
                 continue;
             }
             let did =
                 if replay { queue.replay(&request).await } else { queue.remove(&request).await };
             if let Err(error) = did {
-                failed = Some(not_done(&request.note.id, replay, &error));
+                failed = Some(not_done(&id, replay, &error));
+                if which.all {
+                    left.push(id);
+                }
                 break;
             }
-            left.retain(|id| *id != request.note.id);
-            done.push(request.note.id);
+            left.retain(|other| *other != id);
+            done.push(id);
         }
     }
     let did = if replay { "replayed" } else { "dropped" };
-    match form {
-        Form::Json => output::line(&json!({ did: done, "missing": left }).to_string()),
-        Form::Text if done.is_empty() && which.all => output::line("no request is parked"),
-        Form::Text => {
-            for id in &done {
-                output::line(&format!("{did} {id}"));
-            }
-        }
+    for line in told(did, &done, &left, failed.is_some(), form) {
+        output::line(&line);
     }
     match failed {
         Some(failed) => Err(failed),
         None if left.is_empty() => Ok(()),
         None => Err(missing(&left)),
+    }
+}
+
+/// What came of it. Those that are `left` are not there if all were looked at, which is
+/// unknown where one has `failed`.
+fn told(did: &str, done: &[String], left: &[String], failed: bool, form: Form) -> Vec<String> {
+    match form {
+        Form::Json => {
+            let (missing, not_done) = if failed { (&[][..], left) } else { (left, &[][..]) };
+            vec![json!({ did: done, "missing": missing, "not_done": not_done }).to_string()]
+        }
+        Form::Text if done.is_empty() && left.is_empty() && !failed => {
+            vec!["no request is parked".to_owned()]
+        }
+        Form::Text => done.iter().map(|id| format!("{did} {id}")).collect(),
     }
 }
 
@@ -261,8 +274,8 @@ fn not_done(id: &str, replay: bool, error: &OpenError) -> Failed {
     }
 }
 
-fn missing(ids: &[&str]) -> Failed {
-    let ids = ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
+fn missing(ids: &[impl AsRef<str>]) -> Failed {
+    let ids = ids.iter().map(|id| format!("`{}`", id.as_ref())).collect::<Vec<_>>().join(", ");
     let text = format!(
         "not parked: {ids}; `rpchost parked list` shows what is, unless somebody else has it in \
          hand just now"
@@ -462,5 +475,26 @@ fn header(value: &HeaderValue) -> Value {
             entries.iter().map(|(name, value)| (name.clone(), header(value))).collect()
         }
         HeaderValue::Null => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_neither_done_nor_missing() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let (none, one) = (ids(&[]), ids(&["a"]));
+        let text = |done: &[String], left: &[String], failed| {
+            told("replayed", done, left, failed, Form::Text)
+        };
+        assert_eq!(text(&none, &none, false), ["no request is parked"]);
+        assert_eq!(text(&none, &one, true), [""; 0]);
+        assert_eq!(text(&none, &none, true), [""; 0], "the broker was lost before");
+        assert_eq!(text(&one, &none, false), ["replayed a"]);
+        let json = |failed| told("dropped", &none, &one, failed, Form::Json).concat();
+        assert_eq!(json(true), r#"{"dropped":[],"missing":[],"not_done":["a"]}"#);
+        assert_eq!(json(false), r#"{"dropped":[],"missing":["a"],"not_done":[]}"#);
     }
 }
