@@ -8,6 +8,7 @@ mod aside;
 mod dialect;
 mod identity;
 mod terms;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ pub use aside::{Death, Note, Original, Place, Reason, SetAside};
 pub use dialect::{Dialect, EnvelopeReply, Form};
 pub use identity::Identity;
 pub use terms::Terms;
+pub use words::{NAMEKO_EXCHANGE, NEST_NO_HANDLER, PICKLE, STATUS};
 
 /// One message as the broker delivered it.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tracing::debug;
 
-use super::caller::{CallerError, lost, no_queue, queue_name};
+use super::caller::{CallerError, common_properties, lost, no_queue, queue_name};
 use super::connect::{Connected, Connector, OpenError, within};
 use super::consumers::{NoCount, consumers};
 use super::convert::short;
@@ -88,7 +88,8 @@ impl LoadLink {
     /// When the request cannot be sent as it is, or there is nobody to answer.
     pub async fn open(connector: &Connector, request: &LoadRequest) -> Result<Self, CallerError> {
         let queue = queue_name(&request.queue)?;
-        let properties = properties(request)?;
+        let LoadRequest { kind, content_type, persistent, .. } = request;
+        let properties = common_properties(kind.as_deref(), *content_type, *persistent)?;
         let mut failures = Vec::new();
         for attempt in 1..=u32::try_from(connector.brokers()).unwrap_or(u32::MAX) {
             let Some(url) = connector.broker_for(attempt).await else { break };
@@ -305,21 +306,6 @@ async fn consume(
     let replies =
         channel.basic_consume(address.clone(), ShortString::default(), no_ack, none).await?;
     Ok((channel, address, replies))
-}
-
-fn properties(request: &LoadRequest) -> Result<BasicProperties, CallerError> {
-    let mode = if request.persistent { 2 } else { 1 };
-    let mut properties = BasicProperties::default().with_delivery_mode(mode);
-    if let Some(kind) = &request.kind {
-        let kind = short(kind).ok_or_else(|| {
-            CallerError::Unsendable("the method's name is longer than 255 bytes".to_owned())
-        })?;
-        properties = properties.with_type(kind);
-    }
-    if let Some(content_type) = request.content_type.and_then(short) {
-        properties = properties.with_content_type(content_type);
-    }
-    Ok(properties)
 }
 
 #[cfg(test)]

@@ -10,10 +10,7 @@ use serde_json::value::RawValue;
 
 use super::errors::{Raised, as_text, some, stray};
 use super::{Answer, Encoded, Params};
-use crate::message::Properties;
-
-/// The content type of `RPC`'s messages.
-const PICKLE: &str = "application/python-pickle";
+use crate::message::{PICKLE, Properties};
 
 #[derive(Deserialize)]
 struct Failed<'a> {
@@ -63,6 +60,7 @@ pub(super) fn decode(properties: &Properties, body: &Bytes) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::error_in;
     use super::*;
 
     fn decoded(kind: &str, body: &'static str) -> Answer {
@@ -95,7 +93,7 @@ mod tests {
         assert!(matches!(decoded("call", "{}"), Answer::Error(_)));
         let content_type = Some(PICKLE.to_owned());
         let properties = Properties { content_type, ..Properties::default() };
-        let Answer::Error(pickled) = decode(&properties, &Bytes::new()) else { panic!("an error") };
+        let pickled = error_in(decode(&properties, &Bytes::new()));
         assert!(pickled.contains("JsonRPC"), "{pickled}");
     }
 }

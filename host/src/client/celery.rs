@@ -119,11 +119,9 @@ fn message(args: &RawValue) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CallDialect::Celery;
+    use super::super::testing::{decoded, error_in};
     use super::*;
-
-    fn decoded(body: &'static str) -> Answer {
-        decode(&Properties::default(), &Bytes::from_static(body.as_bytes()))
-    }
 
     #[test]
     fn a_request_is_as_the_library_writes_it() {
@@ -149,7 +147,7 @@ mod tests {
     #[test]
     fn the_last_word_is_the_answer() {
         let success = r#"{"status": "SUCCESS", "result": 832040, "traceback": null, "children": [], "task_id": "4f1d"}"#;
-        assert_eq!(decoded(success), Answer::Result(Bytes::from_static(b"832040")));
+        assert_eq!(decoded(Celery, success), Answer::Result(Bytes::from_static(b"832040")));
         assert!(!is_interim(success.as_bytes()));
         assert!(is_interim(br#"{"status":"STARTED","result":{"pid":7},"task_id":"4f1d"}"#));
         assert!(is_interim(br#"{"status":"RETRY","result":null,"task_id":"4f1d"}"#));
@@ -160,6 +158,7 @@ mod tests {
     fn exceptions_are_read() {
         assert_eq!(
             decoded(
+                Celery,
                 r#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["bad thing"], "exc_module": "builtins"}, "traceback": "T", "task_id": "4f1d"}"#
             ),
             Answer::Error(
@@ -167,13 +166,12 @@ mod tests {
                     .to_owned()
             )
         );
-        let Answer::Error(missing) = decoded(
+        let missing = error_in(decoded(
+            Celery,
             r#"{"status":"FAILURE","result":{"exc_type":"NotRegistered","exc_message":["nope"],"exc_module":"celery.exceptions"},"task_id":"4f1d"}"#,
-        ) else {
-            panic!("an error")
-        };
+        ));
         assert!(missing.contains(r#""kind":"method-not-found","message":"nope""#), "{missing}");
         assert!(missing.contains(r#""type":"celery.exceptions.NotRegistered""#), "{missing}");
-        assert!(matches!(decoded(r#"{"status":"FAILURE"}"#), Answer::Error(_)));
+        assert!(matches!(decoded(Celery, r#"{"status":"FAILURE"}"#), Answer::Error(_)));
     }
 }

@@ -65,11 +65,9 @@ fn failed(properties: &Properties, reply: &Members<'_>, error: &RawValue) -> Ans
 
 #[cfg(test)]
 mod tests {
+    use super::super::CallDialect::Envelope;
+    use super::super::testing::{decoded, error_in};
     use super::*;
-
-    fn decoded(body: &'static str) -> Answer {
-        decode(&Properties::default(), &Bytes::from_static(body.as_bytes()))
-    }
 
     #[test]
     fn a_request_is_as_these_callers_write_it() {
@@ -86,7 +84,11 @@ mod tests {
             r#"{"id":"1a2b3c4d","result":832040}"#,
             r#"{"status":"success","result":832040}"#,
         ] {
-            assert_eq!(decoded(body), Answer::Result(Bytes::from_static(b"832040")), "{body}");
+            assert_eq!(
+                decoded(Envelope, body),
+                Answer::Result(Bytes::from_static(b"832040")),
+                "{body}"
+            );
         }
         let said = |data: &str| {
             Answer::Error(format!(
@@ -103,9 +105,9 @@ mod tests {
             (r#"{"id":"1","error":{"exception":"ValueError: bad","traceback":"T"}}"#, traced),
             (r#"{"status":"error","error":"ValueError: bad","traceback":"T"}"#, traced),
         ] {
-            assert_eq!(decoded(body), said(data), "{body}");
+            assert_eq!(decoded(Envelope, body), said(data), "{body}");
         }
-        let Answer::Error(stray) = decoded("832040") else { panic!("a number is no envelope") };
+        let stray = error_in(decoded(Envelope, "832040"));
         assert!(stray.contains("the reply is not an envelope: 832040"), "{stray}");
     }
 }

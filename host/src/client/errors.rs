@@ -10,10 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Answer;
-use crate::message::Properties;
-
-/// The header in which rpchost says which kind of error it is, whatever the dialect.
-const STATUS: &str = "rpchost-status";
+use crate::message::{Properties, STATUS};
 
 /// The kind of an error that the service itself has raised.
 pub(super) const APPLICATION: &str = "application";

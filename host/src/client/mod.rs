@@ -143,3 +143,20 @@ pub fn decode(dialect: CallDialect, properties: &Properties, body: Bytes) -> Ans
         CallDialect::AioPika => aio_pika::decode(properties, &body),
     }
 }
+
+/// What the tests of several dialects do with replies.
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A reply of which nothing but the body tells.
+    pub(super) fn decoded(dialect: CallDialect, body: &'static str) -> Answer {
+        decode(dialect, &Properties::default(), Bytes::from_static(body.as_bytes()))
+    }
+
+    /// The text of what has to be an error.
+    pub(super) fn error_in(answer: Answer) -> String {
+        let Answer::Error(text) = answer else { panic!("no error: {answer:?}") };
+        text
+    }
+}

@@ -76,11 +76,9 @@ pub(super) fn decode(properties: &Properties, body: &Bytes) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CallDialect::Nameko;
+    use super::super::testing::{decoded, error_in};
     use super::*;
-
-    fn decoded(body: &'static str) -> Answer {
-        decode(&Properties::default(), &Bytes::from_static(body.as_bytes()))
-    }
 
     #[test]
     fn a_request_is_as_the_library_writes_it() {
@@ -97,10 +95,11 @@ mod tests {
     #[test]
     fn results_and_exceptions_are_read() {
         let result = |text: &'static str| Answer::Result(Bytes::from_static(text.as_bytes()));
-        assert_eq!(decoded(r#"{"result": 832040, "error": null}"#), result("832040"));
-        assert_eq!(decoded(r#"{"result": null, "error": null}"#), result("null"));
+        assert_eq!(decoded(Nameko, r#"{"result": 832040, "error": null}"#), result("832040"));
+        assert_eq!(decoded(Nameko, r#"{"result": null, "error": null}"#), result("null"));
         assert_eq!(
             decoded(
+                Nameko,
                 r#"{"result": null, "error": {"exc_type": "DivError", "exc_path": "math_service.DivError", "exc_args": ["bad thing", "9"], "value": "('bad thing', 9)"}}"#
             ),
             Answer::Error(
@@ -108,13 +107,12 @@ mod tests {
                     .to_owned()
             )
         );
-        let Answer::Error(missing) = decoded(
+        let missing = error_in(decoded(
+            Nameko,
             r#"{"result":null,"error":{"exc_type":"MethodNotFound","exc_path":"nameko.exceptions.MethodNotFound","exc_args":["nope"],"value":"nope"}}"#,
-        ) else {
-            panic!("an error")
-        };
+        ));
         assert!(missing.contains(r#""kind":"method-not-found""#), "{missing}");
-        assert!(matches!(decoded("832040"), Answer::Error(_)));
+        assert!(matches!(decoded(Nameko, "832040"), Answer::Error(_)));
     }
 
     #[test]
@@ -125,7 +123,7 @@ mod tests {
         let body = Bytes::from_static(
             br#"{"result":null,"error":{"exc_type":"Trap","exc_path":"rpchost.Trap","exc_args":["x"],"value":"x"}}"#,
         );
-        let Answer::Error(error) = decode(&properties, &body) else { panic!("an error") };
+        let error = error_in(decode(&properties, &body));
         assert!(error.contains(r#""kind":"trap""#), "{error}");
     }
 }

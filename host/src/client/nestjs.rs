@@ -11,10 +11,7 @@ use serde_json::value::RawValue;
 
 use super::errors::{Raised, as_text, some, stray};
 use super::{Answer, Encoded, Params};
-use crate::message::Properties;
-
-/// What Nest says when it has no handler for a pattern.
-const NO_HANDLER: &str = "There is no matching message handler defined in the remote service.";
+use crate::message::{NEST_NO_HANDLER, Properties};
 
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
@@ -38,7 +35,7 @@ pub(super) fn decode(properties: &Properties, body: &Bytes) -> Answer {
         }
         let message = as_text(error);
         let raised = Raised::saying(&message);
-        let kind = if message == NO_HANDLER { "method-not-found" } else { raised.kind };
+        let kind = if message == NEST_NO_HANDLER { "method-not-found" } else { raised.kind };
         return Raised { kind, ..raised }.answer(properties);
     }
     if let Some(response) = reply.get("response") {
@@ -53,11 +50,9 @@ pub(super) fn decode(properties: &Properties, body: &Bytes) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CallDialect::NestJs;
+    use super::super::testing::{decoded, error_in};
     use super::*;
-
-    fn decoded(body: &'static str) -> Answer {
-        decode(&Properties::default(), &Bytes::from_static(body.as_bytes()))
-    }
 
     #[test]
     fn a_request_is_as_the_library_writes_it() {
@@ -81,23 +76,22 @@ mod tests {
     #[test]
     fn results_and_errors_are_read() {
         let result = |text: &'static str| Answer::Result(Bytes::from_static(text.as_bytes()));
-        assert_eq!(decoded(r#"{"response":832040,"isDisposed":true}"#), result("832040"));
-        assert_eq!(decoded(r#"{"isDisposed":true}"#), result("null"));
+        assert_eq!(decoded(NestJs, r#"{"response":832040,"isDisposed":true}"#), result("832040"));
+        assert_eq!(decoded(NestJs, r#"{"isDisposed":true}"#), result("null"));
         let error = |text: &str| Answer::Error(text.to_owned());
         assert_eq!(
-            decoded(r#"{"err":{"code":42,"message":"bad thing"},"isDisposed":true}"#),
+            decoded(NestJs, r#"{"err":{"code":42,"message":"bad thing"},"isDisposed":true}"#),
             error(r#"{"error":{"code":42,"message":"bad thing"}}"#)
         );
         assert_eq!(
-            decoded(r#"{"err":"no","isDisposed":true}"#),
+            decoded(NestJs, r#"{"err":"no","isDisposed":true}"#),
             error(r#"{"error":{"kind":"application","message":"no"}}"#)
         );
-        let Answer::Error(missing) = decoded(
+        let missing = error_in(decoded(
+            NestJs,
             r#"{"id":"5f","err":"There is no matching message handler defined in the remote service.","status":"error"}"#,
-        ) else {
-            panic!("an error")
-        };
+        ));
         assert!(missing.contains(r#""kind":"method-not-found""#), "{missing}");
-        assert!(matches!(decoded("832040"), Answer::Error(_)));
+        assert!(matches!(decoded(NestJs, "832040"), Answer::Error(_)));
     }
 }

@@ -1,9 +1,7 @@
 //! Where requests of a dialect go, and which way their answers come back.
 
 use super::CallDialect;
-
-/// Nameko's exchange, unless it was configured otherwise there (`rpc_exchange`).
-const NAMEKO: &str = "nameko-rpc";
+use crate::message::NAMEKO_EXCHANGE;
 
 /// The way of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,10 +24,10 @@ impl Route {
     pub fn new(dialect: CallDialect, method: &str, queue: String) -> Self {
         match dialect {
             CallDialect::Nameko => Self {
-                exchange: NAMEKO.to_owned(),
+                exchange: NAMEKO_EXCHANGE.to_owned(),
                 key: method.to_owned(),
                 queue,
-                reply_exchange: Some(NAMEKO),
+                reply_exchange: Some(NAMEKO_EXCHANGE),
             },
             _ => Self { key: queue.clone(), queue, ..Self::default() },
         }

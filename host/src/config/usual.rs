@@ -3,7 +3,7 @@
 
 use super::listener::{ExchangeKind, METHOD, Per};
 use super::{DEFAULT_QUEUE, QueueKind};
-use crate::message::Dialect;
+use crate::message::{Dialect, NAMEKO_EXCHANGE};
 
 /// A dialect's queue and exchange.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ pub(super) fn usual(dialect: Dialect) -> Usual {
         Dialect::Nameko => Usual {
             queue: "rpc-{plugin}",
             per: Per::Plugin,
-            exchange: Some(("nameko-rpc", ExchangeKind::Topic)),
+            exchange: Some((NAMEKO_EXCHANGE, ExchangeKind::Topic)),
             key: Some("{plugin}.*"),
             ..theirs
         },

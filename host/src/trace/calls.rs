@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::{Event, Kind};
+use crate::message::STATUS;
 
 /// Calls that are followed at once. Each takes about a kilobyte, however large
 /// its messages are; the oldest make room for further ones.
@@ -200,7 +201,7 @@ impl Calls {
         let is_error = || (event.property("type")? == b"error").then(|| "error".to_owned());
         call.replied = Some(event.at);
         call.reply_bytes = Some(event.body_bytes);
-        call.status = event.header("rpchost-status").map(str::to_owned).or_else(is_error);
+        call.status = event.header(STATUS).map(str::to_owned).or_else(is_error);
         let direct = call.reply_to.starts_with(DIRECT);
         call.reply_routed = direct || !event.queues.is_empty();
         if direct || !call.reply_routed { self.open.remove(&key) } else { None }

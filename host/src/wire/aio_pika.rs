@@ -12,10 +12,7 @@ use serde_json::value::RawValue;
 
 use super::python::Exception;
 use super::{Call, CallId, first_byte, jsonrpc};
-use crate::message::{Arguments, CallError, Delivery, ErrorKind, Outcome, Request};
-
-/// The content type of `RPC`'s messages.
-const PICKLE: &str = "application/python-pickle";
+use crate::message::{Arguments, CallError, Delivery, ErrorKind, Outcome, PICKLE, Request};
 
 /// How a message is written, and so how its answer has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

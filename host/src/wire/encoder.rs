@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{AnswerTo, CallId, Shape, aio_pika, celery, envelope, jsonrpc, nameko, nestjs, plain};
 use crate::message::{
-    Answered, CallError, Delivery, ErrorKind, Outcome, PluginId, REDELIVERED, Reply,
+    Answered, CallError, Delivery, ErrorKind, Outcome, PluginId, REDELIVERED, Reply, STATUS,
 };
 
 const JSON: &str = "application/json";
@@ -149,7 +149,7 @@ impl Encoder {
         let exchange =
             matches!(self.shape, Shape::Nameko).then(|| nameko::reply_exchange(delivery).into());
         let mut headers = self.headers;
-        headers.push(("rpchost-status".to_owned(), self.status.to_owned()));
+        headers.push((STATUS.to_owned(), self.status.to_owned()));
         if let Some(plugin) = self.plugin {
             headers.push(("rpchost-plugin".to_owned(), plugin));
         }

@@ -10,10 +10,7 @@ use serde_json::value::RawValue;
 
 use super::python::{self, Exception};
 use super::{Call, CallId, jsonrpc};
-use crate::message::{Delivery, ErrorKind, Outcome, Request};
-
-/// Nameko's exchange unless it is configured otherwise (`rpc_exchange`).
-const EXCHANGE: &str = "nameko-rpc";
+use crate::message::{Delivery, ErrorKind, NAMEKO_EXCHANGE, Outcome, Request};
 
 /// The module whose exceptions its client raises as they are.
 const EXCEPTIONS: &str = "nameko.exceptions";
@@ -28,7 +25,7 @@ struct Payload<'a> {
 
 /// Where replies are published.
 pub(super) fn reply_exchange(delivery: &Delivery) -> &str {
-    if delivery.exchange.is_empty() { EXCHANGE } else { &delivery.exchange }
+    if delivery.exchange.is_empty() { NAMEKO_EXCHANGE } else { &delivery.exchange }
 }
 
 pub(super) fn decode(delivery: &Delivery) -> Call {

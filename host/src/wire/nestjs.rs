@@ -13,10 +13,7 @@ use serde_json::value::RawValue;
 
 use super::errors::{error_code, error_data, retryable};
 use super::{Call, CallId, jsonrpc, method_name, text_of};
-use crate::message::{Arguments, ErrorKind, Outcome, Request};
-
-/// What Nest's own server says when it has no handler; programs compare it.
-const NO_HANDLER: &str = "There is no matching message handler defined in the remote service.";
+use crate::message::{Arguments, ErrorKind, NEST_NO_HANDLER, Outcome, Request};
 
 #[derive(Deserialize)]
 struct Packet<'a> {
@@ -72,7 +69,7 @@ pub(super) fn encode(body: &mut Vec<u8>, id: &str, outcome: &Outcome) {
         Err(error) if matches!(error.kind, ErrorKind::MethodNotFound { .. }) => {
             format!(
                 r#"{{"id":{id},"err":{},"status":"error","isDisposed":true}}"#,
-                json!(NO_HANDLER)
+                json!(NEST_NO_HANDLER)
             )
         }
         Err(error) => format!(

@@ -30,6 +30,7 @@ use super::convert::short;
 use crate::message::Properties;
 
 pub use self::request::Outgoing;
+pub(super) use self::request::common_properties;
 pub use self::watcher::{CallerEvent, Watcher};
 
 /// Calls of one caller that may wait for their replies at once; more wait for

@@ -46,24 +46,34 @@ pub struct Outgoing {
 /// What is the same whenever a request is sent.
 pub(super) fn properties(request: &Outgoing, id: &str) -> Result<BasicProperties, CallerError> {
     let id = short(id).unwrap_or_default();
-    let mut properties = BasicProperties::default()
-        .with_correlation_id(id.clone())
-        .with_message_id(id)
-        .with_delivery_mode(if request.persistent { 2 } else { 1 });
-    if let Some(kind) = &request.kind {
-        let kind = short(kind).ok_or_else(|| {
-            CallerError::Unsendable("the method's name is longer than 255 bytes".to_owned())
-        })?;
-        properties = properties.with_type(kind);
-    }
-    if let Some(content_type) = request.content_type.and_then(short) {
-        properties = properties.with_content_type(content_type);
-    }
+    let common =
+        common_properties(request.kind.as_deref(), request.content_type, request.persistent)?;
+    let mut properties = common.with_correlation_id(id.clone()).with_message_id(id);
     if let Some(content_encoding) = request.content_encoding.and_then(short) {
         properties = properties.with_content_encoding(content_encoding);
     }
     if !request.headers.is_empty() {
         properties = properties.with_headers(table(&request.headers));
+    }
+    Ok(properties)
+}
+
+/// What requests of all kinds say of themselves; `kind` is the property `type`.
+pub(in crate::amqp) fn common_properties(
+    kind: Option<&str>,
+    content_type: Option<&str>,
+    persistent: bool,
+) -> Result<BasicProperties, CallerError> {
+    let mode = if persistent { 2 } else { 1 };
+    let mut properties = BasicProperties::default().with_delivery_mode(mode);
+    if let Some(kind) = kind {
+        let kind = short(kind).ok_or_else(|| {
+            CallerError::Unsendable("the method's name is longer than 255 bytes".to_owned())
+        })?;
+        properties = properties.with_type(kind);
+    }
+    if let Some(content_type) = content_type.and_then(short) {
+        properties = properties.with_content_type(content_type);
     }
     Ok(properties)
 }
