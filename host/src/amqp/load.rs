@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tracing::debug;
 
@@ -23,6 +23,7 @@ use super::connect::{Connected, Connector, OpenError, within};
 use super::consumers::{NoCount, consumers};
 use super::convert::short;
 use super::filter::{self, Property};
+use crate::message::STATUS;
 
 /// The pseudo-queue of direct reply-to.
 const DIRECT: &str = "amq.rabbitmq.reply-to";
@@ -59,6 +60,8 @@ pub struct LoadReply {
     pub number: Option<u64>,
     /// The property `type`.
     pub kind: Option<String>,
+    /// Its header `rpchost-status`, unless that is `ok`.
+    pub status: Option<String>,
     /// The body.
     pub body: Bytes,
 }
@@ -216,7 +219,14 @@ impl LoadLink {
         }
         let kind = filter::bytes(&properties, Property::Type)
             .map(|kind| String::from_utf8_lossy(kind).into_owned());
-        LoadReply { number, kind, body: Bytes::from(data) }
+        let status = properties.headers().as_ref().and_then(|headers| headers.inner().get(STATUS));
+        let status = match status {
+            Some(AMQPValue::LongString(text)) if text.as_bytes() != b"ok" => {
+                Some(String::from_utf8_lossy(text.as_bytes()).into_owned())
+            }
+            _ => None,
+        };
+        LoadReply { number, kind, status, body: Bytes::from(data) }
     }
 }
 

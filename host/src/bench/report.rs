@@ -447,7 +447,7 @@ pub(super) mod tests {
         }
         let told = bytes::Bytes::from_static(br#"{"error":{"kind":"trap","message":"boom"}}"#);
         let kind = Some("error".to_owned());
-        tally.error(&super::super::tally::fault(CallDialect::Plain, kind, told).unwrap());
+        tally.error(&super::super::tally::fault(CallDialect::Plain, kind, None, told).unwrap());
         (tally.unanswered, tally.replies, tally.results_in_time) = (1, 999, 998);
         report.measured = Duration::from_secs(2);
         report.own_cpu = Duration::from_millis(9);

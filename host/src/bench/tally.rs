@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::client::{self, Answer, CallDialect};
-use crate::message::Properties;
+use crate::message::{HeaderValue, Properties, STATUS};
 use crate::trace::escaped;
 
 /// Significant digits of a latency: 4.98 ms is told from 4.99 ms.
@@ -168,9 +168,12 @@ pub(super) struct Fault {
 pub(super) fn fault(
     dialect: CallDialect,
     kind: Option<String>,
+    status: Option<String>,
     body: bytes::Bytes,
 ) -> Option<Fault> {
-    let properties = Properties { kind, ..Properties::default() };
+    let header = |status| (STATUS.to_owned(), HeaderValue::Text(status));
+    let headers = status.map(header).into_iter().collect();
+    let properties = Properties { kind, headers, ..Properties::default() };
     let Answer::Error(text) = client::decode(dialect, &properties, body) else { return None };
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
     let error = value.get("error").unwrap_or(&value);
@@ -272,7 +275,7 @@ mod tests {
 
     fn kind_of(dialect: CallDialect, kind: Option<&str>, body: &'static str) -> Option<String> {
         let body = bytes::Bytes::from_static(body.as_bytes());
-        fault(dialect, kind.map(str::to_owned), body).map(|fault| fault.kind)
+        fault(dialect, kind.map(str::to_owned), None, body).map(|fault| fault.kind)
     }
 
     #[test]
@@ -288,8 +291,11 @@ mod tests {
         assert_eq!(kind_of(rpc, None, of_others).unwrap(), "code -32601");
         assert_eq!(kind_of(rpc, None, r#"{"jsonrpc":"2.0","id":1,"result":1}"#), None);
         assert_eq!(kind_of(rpc, None, "no JSON").unwrap(), "error");
+        let told = bytes::Bytes::from_static(br#"{"response":{"result":"","error":"boom"}}"#);
+        let trap = fault(CallDialect::Envelope, None, Some("trap".to_owned()), told).unwrap();
+        assert_eq!((trap.kind.as_str(), trap.text.as_str()), ("trap", "boom"));
         let told = bytes::Bytes::from_static(b"{\"error\":{\"kind\":\"\x1b[31m\"}}");
-        let fault = fault(plain, Some("error".to_owned()), told).unwrap();
+        let fault = fault(plain, Some("error".to_owned()), None, told).unwrap();
         assert!(!fault.kind.contains('\x1b') && !fault.text.contains('\x1b'), "{fault:?}");
     }
 

@@ -226,7 +226,7 @@ impl Worker {
             let counts = self.window.has(begun.meant);
             let latency = now.saturating_duration_since(begun.meant);
             self.tally.replies += u64::from(in_time);
-            match fault(self.dialect, reply.kind, reply.body) {
+            match fault(self.dialect, reply.kind, reply.status, reply.body) {
                 None => {
                     if counts {
                         self.tally.result(latency);

@@ -4,7 +4,6 @@ use std::io::Read as _;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
-use serde_json::value::RawValue;
 
 use crate::client::{self, CallDialect, Params, Route};
 use crate::config::Config;
@@ -100,9 +99,7 @@ impl RequestArgs {
     /// What is sent along.
     pub(super) fn params(&self) -> Result<Params, String> {
         if let Some(params) = &self.params {
-            return serde_json::from_str::<&RawValue>(params)
-                .map(|json| Params::Json(json.get().to_owned()))
-                .map_err(|error| format!("`--params` is not JSON: {error}"));
+            return Params::json(params);
         }
         match self.body()? {
             None => client::params_of(&self.args),

@@ -23,6 +23,17 @@ pub enum Params {
 }
 
 impl Params {
+    /// All arguments, as somebody typed them after `--params`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not JSON.
+    pub fn json(text: &str) -> Result<Self, String> {
+        serde_json::from_str::<&RawValue>(text)
+            .map(|json| Self::Json(json.get().to_owned()))
+            .map_err(|error| format!("`--params` is not JSON: {error}"))
+    }
+
     /// The same for a method that is known to take JSON.
     #[must_use]
     pub fn for_json(self) -> Self {
@@ -60,7 +71,8 @@ impl Params {
 }
 
 /// What is said where only one of them can be had.
-const MIXED: &str = "positional and named arguments cannot be mixed in this dialect";
+pub(super) const MIXED: &str = "positional and named arguments cannot be mixed in this dialect; \
+                                write all by name, or all by position";
 
 /// The arguments that a person typed: JSON where it parses as JSON, else a
 /// string; `name=value` is a named one. A single one is the body as it is, so
@@ -131,6 +143,7 @@ mod tests {
         assert_eq!(typed(&["1", "n=2"]), Ok(both.clone()));
         assert!(both.value().is_err());
         assert!(typed(&["n=2", "1"]).is_err());
+        assert_eq!(Params::json(" [1] \n"), Ok(Params::Json("[1]".into())));
         assert_eq!(Params::Body(b"hi".to_vec()).for_json(), Params::Body(b"hi".to_vec()));
     }
 

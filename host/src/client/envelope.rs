@@ -34,13 +34,15 @@ pub(super) fn decode(properties: &Properties, body: &Bytes) -> Answer {
         .get("response")
         .and_then(|inner| serde_json::from_str(inner.get()).ok())
         .unwrap_or_default();
-    let reply = if inner.is_empty() { &reply } else { &inner };
+    let is_text = !inner.is_empty();
+    let reply = if is_text { &inner } else { &reply };
     let error = some(reply.get("error").copied()).filter(|error| error.get() != "\"\"");
     if let Some(error) = error {
         return failed(properties, reply, error);
     }
     match reply.get("result") {
-        Some(result) => Answer::Result(Bytes::from(result_of(result))),
+        Some(result) if is_text => Answer::Result(Bytes::from(result_of(result))),
+        Some(result) => Answer::Result(Bytes::from(result.get().to_owned())),
         None => stray("an envelope", body),
     }
 }
@@ -90,6 +92,10 @@ mod tests {
                 "{body}"
             );
         }
+        // A text is what the handler has returned, whatever it holds.
+        let text = r#"{"status":"success","result":"{\"result\":1}"}"#;
+        let result = Bytes::from_static(br#""{\"result\":1}""#);
+        assert_eq!(decoded(Envelope, text), Answer::Result(result));
         let said = |data: &str| {
             Answer::Error(format!(
                 r#"{{"error":{{"kind":"application","message":"ValueError: bad"{data}}}}}"#

@@ -60,7 +60,7 @@ impl<'a> Raised<'a> {
     /// For a person. Where rpchost has answered, it says itself of what kind it is.
     pub(super) fn answer(self, properties: &Properties) -> Answer {
         let Self { kind, message, name, args, traceback } = self;
-        let kind = properties.text_header(STATUS).filter(|kind| *kind != "ok").unwrap_or(kind);
+        let kind = status(properties).unwrap_or(kind);
         let traceback = traceback.filter(|text| !text.is_empty());
         let told = name.is_some() || args.is_some() || traceback.is_some();
         let data = told.then_some(Data { name, args, traceback });
@@ -68,6 +68,11 @@ impl<'a> Raised<'a> {
         // Text and JSON texts can always be written.
         Answer::Error(serde_json::to_string(&shown).unwrap_or_default())
     }
+}
+
+/// The kind of an error that rpchost has answered with; it says so whatever the dialect.
+pub(super) fn status(properties: &Properties) -> Option<&str> {
+    properties.text_header(STATUS).filter(|status| *status != "ok")
 }
 
 /// What is no answer of this dialect.

@@ -47,12 +47,7 @@ impl Requests {
             Source::Args(args) => {
                 client::params_of(&args.iter().map(|arg| fill(arg)).collect::<Vec<_>>())?
             }
-            Source::Json(text) => {
-                let text = fill(text);
-                serde_json::from_str::<&serde_json::value::RawValue>(&text)
-                    .map_err(|error| format!("`--params` is not JSON: {error}: {text}"))?;
-                Params::Json(text)
-            }
+            Source::Json(text) => Params::json(&fill(text))?,
             Source::Body(body) => Params::Body(match std::str::from_utf8(body) {
                 Ok(text) => fill(text).into_bytes(),
                 Err(_) => body.clone(),
