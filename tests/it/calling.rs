@@ -188,6 +188,7 @@ async fn a_word_is_a_body_or_a_string_as_the_method_has_it() {
         ("echo", "Wörld", "Wörld\n"),
         ("typed.echo-string", "Wörld", "\"Wörld\"\n"),
         ("typed.echo-string", "\"Wörld\"", "\"Wörld\"\n"),
+        ("typed.echo-string", "", "\"\"\n"),
         ("echo", "\"Wörld\"", "\"Wörld\"\n"),
     ] {
         let called = Called::by(&mut rpchost_call(&url, &queue, &[method, word])).await;

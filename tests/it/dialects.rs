@@ -223,7 +223,7 @@ async fn verify_and_bench_speak_what_they_can() {
         (&["bench", "--dialect", "nestjs"], "NestJS needs a METHOD"),
         (&["bench", "m", "1", "--dialect", "aio-pika"], "write `name=value`"),
         (
-            &["verify", "a.b", "--dialect", "nameko", "--exchange", "x"],
+            &["verify", "a.b", "--dialect", "aio-pika", "--exchange", "x"],
             "METHOD says where the request goes; leave out `--exchange`",
         ),
         (&["verify", "m", "1", "n=1"], "cannot be mixed"),

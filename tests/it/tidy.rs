@@ -98,7 +98,7 @@ const OWNERS: [(&str, &[&str]); 23] = [
     ("lapin", &["amqp/"]),
     ("notify", &["plugins/watch.rs"]),
     ("axum", &["admin.rs"]),
-    ("clap", &["config/", "cli/"]),
+    ("clap", &["config/", "cli/", "client/dialect.rs"]),
     ("console", &["cli/"]),
     ("hdrhistogram", &["bench/"]),
     ("indicatif", &["cli/"]),

@@ -21,7 +21,6 @@ use crate::bench::{
     Second,
 };
 use crate::client::{self as calls, Params};
-use crate::config::ServeArgs;
 
 /// Answers were errors.
 const ERRORS: u8 = 1;
@@ -112,7 +111,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 
-    /// Queue to send to [default: rpc_queue]
+    /// Queue to send to [default: the file's listener of the dialect, else by the dialect]
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
     queue: Option<String>,
 
@@ -164,13 +163,8 @@ pub(super) fn run(args: &BenchArgs, matches: &ArgMatches) -> ExitCode {
 }
 
 fn measure(args: &BenchArgs, matches: &ArgMatches) -> Result<Report, CallerError> {
-    let serve_args = ServeArgs {
-        amqp_url: args.amqp_url.clone(),
-        queue: args.queue.clone(),
-        ..ServeArgs::default()
-    };
     let (config, connector) =
-        client(&serve_args, None, matches).map_err(CallerError::Unsendable)?;
+        client(&args.amqp_url, None, matches).map_err(CallerError::Unsendable)?;
     let route = args.request.route(&config, args.queue.as_deref(), args.method.as_deref(), matches);
     let options =
         route.and_then(|route| options(args, route.queue)).map_err(CallerError::Unsendable)?;
@@ -201,7 +195,7 @@ fn options(args: &BenchArgs, queue: String) -> Result<Options, String> {
             return Err(format!("`--{flag}`: at most 24h"));
         }
     }
-    let dialect = args.request.dialect();
+    let dialect = args.request.dialect;
     if let Some(reason) = dialect.not_for_load() {
         return Err(reason.to_owned());
     }

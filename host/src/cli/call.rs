@@ -7,19 +7,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use tokio_util::sync::CancellationToken;
 
 use super::request_args::RequestArgs;
-use super::{USAGE, environment, output};
+use super::{USAGE, environment, is_typed, output};
 use crate::amqp::{Caller, CallerError, Outgoing};
 use crate::client::{self, Answer, CallDialect, Params, Route};
 use crate::config::{Profile, ServeArgs, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
 use crate::message::{
-    Delivery, Dialect, Form, HeaderValue, Note, Original, Place, Properties, Reply, Revoked,
-    Settlement, Terms,
+    Delivery, Dialect, ErrorKind, Form, HeaderValue, Note, Original, Place, Properties, Reply,
+    Revoked, Settlement, Terms,
 };
 use crate::plugins::{Engine, Plugins};
 use crate::telemetry::Telemetry;
@@ -48,7 +47,7 @@ pub(super) struct CallArgs {
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     timeout: String,
 
-    /// Queue to send it to [default: by the dialect, else rpc_queue]
+    /// Queue to send it to [default: the file's listener of the dialect, else by the dialect]
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
     queue: Option<String>,
 
@@ -108,8 +107,7 @@ fn call(
     matches: &ArgMatches,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Failed> {
-    // Clap's own check would count variables, too, which are set for good.
-    let typed = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    let typed = |flag| is_typed(matches, flag);
     if args.file.is_some() && (typed("queue") || typed("amqp_url")) {
         let text = "`--file` calls in-process: leave out `--queue` and `--amqp-url`";
         return Err(Failed::Usage(text.to_owned()));
@@ -124,7 +122,7 @@ fn call(
             ))
         })?;
     let params = args.request.params().map_err(Failed::Usage)?;
-    let dialect = args.request.dialect();
+    let dialect = args.request.dialect;
     let runtime = super::runtime().map_err(|error| Failed::Nobody(format!("{error:#}")))?;
     let answered = match &args.file {
         Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
@@ -141,34 +139,37 @@ async fn call_broker(
     timeout: Duration,
     warnings: &mut Vec<String>,
 ) -> Result<Answer, Failed> {
-    let dialect = args.request.dialect();
+    let dialect = args.request.dialect;
     // A text for who reads any bytes, or a JSON text without its quotes for who
     // reads JSON: only the method knows, and has not run when it says so.
     let quoted = match (&params, dialect) {
-        (Params::Argument(_), CallDialect::Plain) => Some(params.clone().for_json()),
+        (Params::Argument(text), CallDialect::Plain) => {
+            Some((params.clone().for_json(), text.trim().is_empty()))
+        }
         _ => None,
     };
-    // The same rules as for `serve` decide which broker and queue are meant.
-    let serve_args = ServeArgs {
-        amqp_url: args.amqp_url.clone(),
-        queue: args.queue.clone(),
-        ..ServeArgs::default()
+    // A blank text is no JSON either, but it may be read as no arguments at all.
+    let is_unread = |answer: &Answer, blank| {
+        let kind = answer.kind();
+        let is = |known: ErrorKind| kind.as_deref() == Some(known.name());
+        is(ErrorKind::ParseError) || blank && is(ErrorKind::InvalidParams)
     };
+    // The same rules as for `serve` decide which broker and queue are meant.
     let (mut config, connector) =
-        super::quiet_client(&serve_args, None, matches).map_err(Failed::Usage)?;
+        super::quiet_client(&args.amqp_url, None, matches).map_err(Failed::Usage)?;
     warnings.append(&mut config.warnings);
     let route = args
         .request
         .route(&config, args.queue.as_deref(), Some(&args.method), matches)
         .map_err(Failed::Usage)?;
-    let outgoing = |params| -> Result<Outgoing, Failed> {
+    let outgoing = |params, timeout| -> Result<Outgoing, Failed> {
         let id = format!("{:032x}", rand::random::<u128>());
         let request =
             client::encode(dialect, Some(&args.method), params, &id).map_err(Failed::Usage)?;
         Ok(Outgoing {
             exchange: route.exchange.clone(),
             queue: route.key.clone(),
-            reply_exchange: route.reply_exchange.map(str::to_owned),
+            reply_exchange: route.reply_exchange.clone(),
             id: Some(id),
             kind: request.kind,
             content_type: request.content_type,
@@ -181,14 +182,16 @@ async fn call_broker(
             interim: client::interim(dialect),
         })
     };
-    let first = outgoing(params)?;
+    let first = outgoing(params, timeout)?;
     let caller = Caller::connect(&Arc::new(connector)).await?;
     let calling = async {
-        let (properties, body) = ask(&caller, &first, &route).await?;
+        let begun = Instant::now();
+        let (properties, body) = ask(&caller, &first, &route, timeout).await?;
         let answer = client::decode(dialect, &properties, body);
         match quoted {
-            Some(quoted) if answer.is_parse_error() => {
-                let (properties, body) = ask(&caller, &outgoing(quoted)?, &route).await?;
+            Some((quoted, blank)) if is_unread(&answer, blank) => {
+                let again = outgoing(quoted, timeout.saturating_sub(begun.elapsed()))?;
+                let (properties, body) = ask(&caller, &again, &route, timeout).await?;
                 Ok(client::decode(dialect, &properties, body))
             }
             _ => Ok(answer),
@@ -199,11 +202,13 @@ async fn call_broker(
     answered
 }
 
-/// One call, where a person wants to know why there is no answer.
+/// One call, where a person wants to know why there is no answer within `timeout`, of which
+/// the request has what is left.
 async fn ask(
     caller: &Caller,
     request: &Outgoing,
     route: &Route,
+    timeout: Duration,
 ) -> Result<(Properties, Bytes), CallerError> {
     let queue = &route.queue;
     match caller.consumers(queue).await {
@@ -218,17 +223,18 @@ async fn ask(
     }
     // From here on it is waited for: a host that dies may be back in time, or
     // another takes its place.
-    match caller.call(request).await {
-        Err(CallerError::Late { after, because: None }) => {
-            let because = match tokio::time::timeout(DIAGNOSIS, caller.consumers(queue)).await {
-                Ok(Ok(Some(0))) => Some(format!("nobody consumes the queue `{queue}` any more")),
-                Ok(Err(error)) => Some(error.to_string()),
-                Ok(Ok(_)) | Err(_) => None,
-            };
-            Err(CallerError::Late { after, because })
-        }
-        called => called,
+    let mut because = match caller.call(request).await {
+        Err(CallerError::Late { because, .. }) => because,
+        called => return called,
+    };
+    if because.is_none() {
+        because = match tokio::time::timeout(DIAGNOSIS, caller.consumers(queue)).await {
+            Ok(Ok(Some(0))) => Some(format!("nobody consumes the queue `{queue}` any more")),
+            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Ok(_)) | Err(_) => None,
+        };
     }
+    Err(CallerError::Late { after: timeout, because })
 }
 
 impl From<CallerError> for Failed {
@@ -270,7 +276,7 @@ async fn call_file(
     // What takes the whole body takes it as JSON; all other dialects carry nothing else.
     let params = if typed && dialect == CallDialect::Plain { params.for_json() } else { params };
     let request = client::encode(dialect, Some(&method), params, "call").map_err(Failed::Usage)?;
-    let route = Route::new(dialect, &method, method.clone());
+    let route = Route::new(dialect, &method, method.clone(), None, None);
     let telemetry = Telemetry::new().map_err(usage)?;
     let dispatcher =
         Dispatcher::new(plugins, limits, ReplyPolicy::new(&[]), Stopping::default(), telemetry);

@@ -23,11 +23,12 @@ mod verify;
 
 use std::process::ExitCode;
 
+use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::amqp::Connector;
 use crate::config::{
-    Config, ManagementUrl, PASSWORD_IN_FLAG, Profile, ServeArgs, Strategy, resolve,
+    Config, ManagementUrl, PASSWORD_IN_FLAG, Profile, ServeArgs, Strategy, queue_name, resolve,
 };
 
 /// Wrong usage or configuration.
@@ -117,11 +118,11 @@ fn environment(name: &str) -> Option<String> {
 ///
 /// What is wrong with the usage or the configuration.
 fn client(
-    args: &ServeArgs,
+    amqp_url: &[String],
     management: Option<&str>,
     matches: &clap::ArgMatches,
 ) -> Result<(Config, Connector), String> {
-    let (config, connector) = quiet_client(args, management, matches)?;
+    let (config, connector) = quiet_client(amqp_url, management, matches)?;
     for warning in &config.warnings {
         output::error(format_args!("warning: {warning}"));
     }
@@ -130,11 +131,13 @@ fn client(
 
 /// The same for who says the warnings of the configuration later.
 fn quiet_client(
-    args: &ServeArgs,
+    amqp_url: &[String],
     management: Option<&str>,
     matches: &clap::ArgMatches,
 ) -> Result<(Config, Connector), String> {
-    let mut config = resolve(args, matches, Profile::Serve, &environment)
+    // Without `--queue`, which says only which of the queues is meant.
+    let args = ServeArgs { amqp_url: amqp_url.to_vec(), ..ServeArgs::default() };
+    let mut config = resolve(&args, matches, Profile::Client, &environment)
         .map_err(|problems| problems.to_string())?;
     // RabbitMQ's own default is nobody's secret; whoever tries things out with it
     // need not hear of it each time.
@@ -154,6 +157,27 @@ fn quiet_client(
     let connector = Connector::new(&config.broker, "rpchost".to_owned())
         .map_err(|error| format!("{error:#}"))?;
     Ok((config, connector))
+}
+
+/// Whether a flag was typed: clap's own checks count variables, too, which are set for good.
+fn is_typed(matches: &clap::ArgMatches, flag: &str) -> bool {
+    matches.value_source(flag) == Some(ValueSource::CommandLine)
+}
+
+/// The queue that a client's flag or variable names. The variable was read with the
+/// configuration; an empty one is one that is not set.
+///
+/// # Errors
+///
+/// What is wrong with the flag.
+fn named_queue(queue: Option<&str>, matches: &clap::ArgMatches) -> Result<Option<String>, String> {
+    match queue {
+        Some(name) if is_typed(matches, "queue") => {
+            let name = queue_name(name).map_err(|text| format!("flag `--queue`: {text}"))?;
+            Ok(Some(name))
+        }
+        variable => Ok(variable.filter(|name| !name.is_empty()).map(str::to_owned)),
+    }
 }
 
 /// A duration as it is typed.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{USAGE, output};
 use crate::amqp::{OpenError, ParkedQueue, ParkedRequest};
-use crate::config::{Per, ServeArgs};
+use crate::config::Per;
 use crate::message::{Form as Written, HeaderValue};
 use crate::wire;
 
@@ -28,7 +28,7 @@ pub(super) struct ParkedArgs {
     #[command(subcommand)]
     action: Action,
 
-    /// The queue that they were sent to [default: rpc_queue]
+    /// The queue that they were sent to [default: the first listener's]
     #[arg(long, global = true, env = "RPCHOST_QUEUE", value_name = "NAME")]
     queue: Option<String>,
 
@@ -108,23 +108,26 @@ pub(super) fn run(args: &ParkedArgs, matches: &ArgMatches) -> ExitCode {
 }
 
 async fn parked(args: &ParkedArgs, matches: &ArgMatches) -> Result<(), Failed> {
-    let serve_args = ServeArgs {
-        amqp_url: args.amqp_url.clone(),
-        queue: args.queue.clone(),
-        ..ServeArgs::default()
-    };
     let (config, connector) =
-        super::client(&serve_args, None, matches).map_err(|text| Failed(USAGE, text))?;
-    let Some(listener) = config.listeners.first() else {
-        return Err(Failed(USAGE, "the configuration has no listener".to_owned()));
+        super::client(&args.amqp_url, None, matches).map_err(|text| Failed(USAGE, text))?;
+    let named =
+        super::named_queue(args.queue.as_deref(), matches).map_err(|text| Failed(USAGE, text))?;
+    let (name, written): (&str, Written) = match (&named, config.listeners.first()) {
+        (Some(name), _) => {
+            let listener = config.listener_of(name);
+            (name, listener.map(|listener| listener.form).unwrap_or_default())
+        }
+        (None, Some(first)) if first.per == Per::Listener => (&first.queue.name, first.form),
+        (None, Some(first)) => {
+            let name = &first.queue.name;
+            let text = format!("there are several queues, `{name}`; name one with `--queue`");
+            return Err(Failed(USAGE, text));
+        }
+        (None, None) => {
+            return Err(Failed(USAGE, "the configuration has no listener".to_owned()));
+        }
     };
-    let name = &listener.queue.name;
-    if listener.per != Per::Listener {
-        let text = format!("there are several queues, `{name}`; name one with `--queue`");
-        return Err(Failed(USAGE, text));
-    }
     let queue = ParkedQueue::open(&connector, name).await?;
-    let written: Written = listener.form;
     let done = match &args.action {
         Action::List { limit } => list(queue.as_ref(), name, written, *limit, args.output).await,
         Action::Show { id } => show(queue.as_ref(), id, written, args.output).await,

@@ -2,12 +2,11 @@
 
 use std::io::Read as _;
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, ValueEnum};
+use clap::{ArgMatches, Args};
 
+use super::{is_typed, named_queue};
 use crate::client::{self, CallDialect, Params, Route};
-use crate::config::Config;
-use crate::message::Dialect;
+use crate::config::{Called, Config};
 
 /// Arguments and form of a request.
 #[derive(Debug, Args)]
@@ -25,44 +24,11 @@ pub(super) struct RequestArgs {
     body: Option<String>,
 
     /// How a request is written: as rpchost's own callers do, or as a library's client
-    #[arg(long, value_enum, default_value_t = DialectName::Plain)]
-    dialect: DialectName,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DialectName {
-    /// METHOD in the property `type`, the body as it is
-    Plain,
-    /// JSON-RPC 2.0
-    JsonRpc,
-    /// {"request": {"func": METHOD, "args": …, "kwargs": …}}
-    Envelope,
-    /// A service of Nameko; METHOD is service.method
-    Nameko,
-    /// A microservice of NestJS; METHOD is the pattern, a text or an object such as
-    /// '{"cmd":"sum"}'
-    #[value(name = "nestjs")]
-    NestJs,
-    /// A task of Celery, in the queue `celery` unless --queue says otherwise; needs the worker's
-    /// results
-    Celery,
-    /// A method of aio-pika's JsonRPC, which is the queue's name; named arguments only
-    AioPika,
+    #[arg(long, value_enum, default_value_t = CallDialect::Plain)]
+    pub(super) dialect: CallDialect,
 }
 
 impl RequestArgs {
-    pub(super) fn dialect(&self) -> CallDialect {
-        match self.dialect {
-            DialectName::Plain => CallDialect::Plain,
-            DialectName::JsonRpc => CallDialect::JsonRpc,
-            DialectName::Envelope => CallDialect::Envelope,
-            DialectName::Nameko => CallDialect::Nameko,
-            DialectName::NestJs => CallDialect::NestJs,
-            DialectName::Celery => CallDialect::Celery,
-            DialectName::AioPika => CallDialect::AioPika,
-        }
-    }
-
     /// Where the requests go: `queue` is what was named by flag or variable, and
     /// `matches` tells which.
     pub(super) fn route(
@@ -72,28 +38,21 @@ impl RequestArgs {
         method: Option<&str>,
         matches: &ArgMatches,
     ) -> Result<Route, String> {
-        let dialect = self.dialect();
+        let dialect = self.dialect;
         let method = method.unwrap_or_default();
-        if dialect.routes_by_method()
-            && matches.value_source("queue") == Some(ValueSource::CommandLine)
-        {
-            return Err(format!(
-                "`--dialect {}`: METHOD says where the request goes; leave out `--queue`",
-                self.dialect_name()
-            ));
+        let mut named = named_queue(queue, matches)?;
+        if dialect.routes_by_method() {
+            if is_typed(matches, "queue") {
+                return Err(format!(
+                    "`--dialect {}`: METHOD says where the request goes; leave out `--queue`",
+                    dialect.name()
+                ));
+            }
+            named = None;
         }
-        let queue = match (dialect, queue) {
-            // Its workers have a queue of their own, whatever `serve` consumes here; a queue
-            // that was named is the one that is meant.
-            (CallDialect::Celery, Some(queue)) => queue.to_owned(),
-            _ => config.queue_for(dialect.into(), method),
-        };
-        Ok(Route::new(dialect, method, queue))
-    }
-
-    /// The dialect as it is typed.
-    pub(super) fn dialect_name(&self) -> &'static str {
-        Dialect::from(self.dialect()).name()
+        let Called { queue, exchange, reply_exchange } =
+            config.called(dialect.into(), method, named.as_deref())?;
+        Ok(Route::new(dialect, method, queue, exchange, reply_exchange))
     }
 
     /// What is sent along.

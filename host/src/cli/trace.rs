@@ -12,7 +12,6 @@ use super::output::{self, Lines};
 use super::signals::Stop;
 use super::{USAGE, client, runtime};
 use crate::amqp::{Copied, Firehose, FirehoseOptions, Power, Seen};
-use crate::config::ServeArgs;
 use crate::trace::{Call, Calls, Event, Table, call_as_json, event_as_json};
 
 /// The Firehose is still on, or the output could not be made.
@@ -123,8 +122,7 @@ pub(super) fn run(args: &TraceArgs, matches: &ArgMatches) -> ExitCode {
         output::error(format_args!("`{long}`: a pattern has at most {LONGEST_PATTERN} bytes"));
         return ExitCode::from(USAGE);
     }
-    let serve_args = ServeArgs { amqp_url: args.amqp_url.clone(), ..ServeArgs::default() };
-    let connector = match client(&serve_args, args.switch.management(), matches) {
+    let connector = match client(&args.amqp_url, args.switch.management(), matches) {
         Ok((_, connector)) => Arc::new(connector),
         Err(text) => {
             output::error(text);

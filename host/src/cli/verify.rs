@@ -14,8 +14,8 @@ use super::signals::Stop;
 use super::trace::{Format, SwitchArgs, say_power};
 use super::{USAGE, client, runtime};
 use crate::amqp::Power;
-use crate::client::Route;
-use crate::config::ServeArgs;
+use crate::client::{CallDialect, Route};
+use crate::config::Config;
 use crate::verify::{
     self, Counts, Expected, Failed, MOST_QUEUES, Observer, Options, Requests, Source,
 };
@@ -89,7 +89,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "NAME")]
     exchange: Option<String>,
 
-    /// … with this routing key
+    /// … with this routing key; of `nameko`, unless given, METHOD
     #[arg(long, value_name = "KEY", requires = "exchange")]
     key: Option<String>,
 
@@ -106,7 +106,7 @@ pub(super) struct VerifyArgs {
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 
-    /// Queue to send to [default: rpc_queue]
+    /// Queue to send to [default: the file's listener of the dialect, else by the dialect]
     #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
     queue: Option<String>,
 
@@ -131,15 +131,11 @@ pub(super) fn run(args: &VerifyArgs, matches: &ArgMatches) -> ExitCode {
 }
 
 fn verify(args: &VerifyArgs, matches: &ArgMatches) -> Result<bool, Failed> {
-    let serve_args = ServeArgs {
-        amqp_url: args.amqp_url.clone(),
-        queue: args.queue.clone(),
-        ..ServeArgs::default()
-    };
     let (config, connector) =
-        client(&serve_args, args.switch.management(), matches).map_err(Failed::Usage)?;
-    let route = args.request.route(&config, args.queue.as_deref(), args.method.as_deref(), matches);
-    let options = route.and_then(|route| options(args, route)).map_err(Failed::Usage)?;
+        client(&args.amqp_url, args.switch.management(), matches).map_err(Failed::Usage)?;
+    let options = route(args, &config, matches)
+        .and_then(|route| options(args, route))
+        .map_err(Failed::Usage)?;
     let nobody = |error: &dyn std::fmt::Display| Failed::Nobody(error.to_string());
     let runtime = runtime().map_err(|error| nobody(&format!("{error:#}")))?;
     let shown = Arc::new(Shown::new(&options));
@@ -161,7 +157,20 @@ fn verify(args: &VerifyArgs, matches: &ArgMatches) -> Result<bool, Failed> {
     Ok(report.is_good())
 }
 
-fn options(args: &VerifyArgs, mut route: Route) -> Result<Options, String> {
+fn route(args: &VerifyArgs, config: &Config, matches: &ArgMatches) -> Result<Route, String> {
+    let (dialect, method) = (args.request.dialect, args.method.as_deref());
+    let Some(exchange) = args.exchange.clone() else {
+        return args.request.route(config, args.queue.as_deref(), method, matches);
+    };
+    if dialect == CallDialect::AioPika {
+        let text =
+            "`--dialect aio-pika`: METHOD says where the request goes; leave out `--exchange`";
+        return Err(text.to_owned());
+    }
+    Ok(Route::through(exchange, args.key.clone(), dialect, method.unwrap_or_default()))
+}
+
+fn options(args: &VerifyArgs, route: Route) -> Result<Options, String> {
     if args.consume.len() > MOST_QUEUES {
         return Err(format!("`--consume`: at most {MOST_QUEUES} queues"));
     }
@@ -170,26 +179,16 @@ fn options(args: &VerifyArgs, mut route: Route) -> Result<Options, String> {
         (None, None) => Some(USUAL_DURATION),
         (duration, _) => duration,
     };
-    if let Some(exchange) = &args.exchange {
-        if args.request.dialect().routes_by_method() {
-            return Err(format!(
-                "`--dialect {}`: METHOD says where the request goes; leave out `--exchange`",
-                args.request.dialect_name()
-            ));
-        }
-        route.exchange.clone_from(exchange);
-        route.key = args.key.clone().unwrap_or_default();
-    }
     Ok(Options {
         exchange: route.exchange,
         key: route.key,
-        reply_exchange: route.reply_exchange.map(str::to_owned),
+        reply_exchange: route.reply_exchange,
         expected: match args.consume.as_slice() {
             [] => Expected::Answers(args.answers),
             queues => Expected::Queues(queues.to_vec()),
         },
         requests: Requests {
-            dialect: args.request.dialect(),
+            dialect: args.request.dialect,
             method: args.method.clone(),
             source: source(&args.request)?,
             expect: args.expect.clone(),

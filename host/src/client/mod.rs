@@ -9,6 +9,7 @@
 mod aio_pika;
 mod arguments;
 mod celery;
+mod dialect;
 mod envelope;
 mod errors;
 mod json_rpc;
@@ -21,45 +22,13 @@ use bytes::Bytes;
 
 use serde_json::Value;
 
-use crate::message::{Dialect, ErrorKind, HeaderValue, Properties};
+use crate::message::{HeaderValue, Properties};
 
 pub use arguments::{Params, params_of};
+pub use dialect::CallDialect;
 pub use route::Route;
 
 const JSON: &str = "application/json";
-
-/// Dialects that requests can be written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallDialect {
-    /// Method in the property `type`.
-    Plain,
-    /// JSON-RPC 2.0.
-    JsonRpc,
-    /// `{"request": {"func": …, "args": …, "kwargs": …}}`.
-    Envelope,
-    /// Nameko's RPC.
-    Nameko,
-    /// NestJS's `ClientRMQ`.
-    NestJs,
-    /// Celery's task protocol 2 with results by `rpc://`.
-    Celery,
-    /// aio-pika's `JsonRPC`.
-    AioPika,
-}
-
-impl From<CallDialect> for Dialect {
-    fn from(dialect: CallDialect) -> Self {
-        match dialect {
-            CallDialect::Plain => Self::Plain,
-            CallDialect::JsonRpc => Self::JsonRpc,
-            CallDialect::Envelope => Self::Envelope,
-            CallDialect::Nameko => Self::Nameko,
-            CallDialect::NestJs => Self::NestJs,
-            CallDialect::Celery => Self::Celery,
-            CallDialect::AioPika => Self::AioPika,
-        }
-    }
-}
 
 /// A request as it is published.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,12 +62,12 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Whether a host says that it could not read the request, and so did not run it.
+    /// The kind of an error, as far as it says which.
     #[must_use]
-    pub fn is_parse_error(&self) -> bool {
-        let Self::Error(text) = self else { return false };
-        let error: Value = serde_json::from_str(text).unwrap_or_default();
-        error.pointer("/error/kind").and_then(Value::as_str) == Some(ErrorKind::ParseError.name())
+    pub fn kind(&self) -> Option<String> {
+        let Self::Error(text) = self else { return None };
+        let error: Value = serde_json::from_str(text).ok()?;
+        error.pointer("/error/kind")?.as_str().map(str::to_owned)
     }
 }
 

@@ -15,46 +15,44 @@ pub struct Route {
     pub queue: String,
     /// Exchange that the answer is published to, with the reply queue's name as
     /// key, where it is not the default exchange.
-    pub reply_exchange: Option<&'static str>,
+    pub reply_exchange: Option<String>,
 }
 
 impl Route {
-    /// The usual way of a dialect, for a service that consumes this queue.
+    /// The way of a dialect to a service that consumes this queue. One that goes through
+    /// an exchange has a usual one, in place of which the service may have others, for
+    /// requests and for replies.
     #[must_use]
-    pub fn new(dialect: CallDialect, method: &str, queue: String) -> Self {
-        match dialect {
-            CallDialect::Nameko => Self {
-                exchange: NAMEKO_EXCHANGE.to_owned(),
-                key: method.to_owned(),
-                queue,
-                reply_exchange: Some(NAMEKO_EXCHANGE),
-            },
-            _ => Self { key: queue.clone(), queue, ..Self::default() },
+    pub fn new(
+        dialect: CallDialect,
+        method: &str,
+        queue: String,
+        exchange: Option<String>,
+        reply_exchange: Option<String>,
+    ) -> Self {
+        if dialect != CallDialect::Nameko {
+            return Self { key: queue.clone(), queue, ..Self::default() };
         }
-    }
-}
-
-impl CallDialect {
-    /// Whether the method decides where its requests go, and nobody else.
-    #[must_use]
-    pub const fn routes_by_method(self) -> bool {
-        matches!(self, Self::Nameko | Self::AioPika)
+        let exchange = exchange.unwrap_or_else(|| NAMEKO_EXCHANGE.to_owned());
+        let reply_exchange = Some(reply_exchange.unwrap_or_else(|| exchange.clone()));
+        Self { exchange, key: method.to_owned(), queue, reply_exchange }
     }
 
-    /// Why one request cannot be sent again and again over a connection that takes its
-    /// answers by `reply_to` alone.
+    /// The way through an exchange that was named, by `key`, or as the dialect has it.
     #[must_use]
-    pub const fn not_for_load(self) -> Option<&'static str> {
-        match self {
-            Self::Nameko => Some(
-                "`bench` does not speak `nameko`: answers come through an exchange of its own, \
-                 which would be measured with the service",
-            ),
-            Self::Celery => Some(
-                "`bench` does not speak `celery`: each task needs an id of its own, and `bench` \
-                 sends the same message again and again",
-            ),
-            _ => None,
+    pub fn through(
+        exchange: String,
+        key: Option<String>,
+        dialect: CallDialect,
+        method: &str,
+    ) -> Self {
+        let by_method = dialect == CallDialect::Nameko;
+        let usual_key = if by_method { method } else { "" };
+        Self {
+            key: key.unwrap_or_else(|| usual_key.to_owned()),
+            reply_exchange: by_method.then(|| exchange.clone()),
+            exchange,
+            queue: String::new(),
         }
     }
 }
@@ -65,13 +63,35 @@ mod tests {
 
     #[test]
     fn requests_go_where_the_services_of_the_dialect_listen() {
-        let route = Route::new(CallDialect::Nameko, "math.fib", "rpc-math".to_owned());
-        assert_eq!((route.exchange.as_str(), route.key.as_str()), ("nameko-rpc", "math.fib"));
-        assert_eq!(route.reply_exchange, Some("nameko-rpc"));
+        let nameko = |exchange: Option<&str>, replies: Option<&str>| {
+            let owned = |name: Option<&str>| name.map(str::to_owned);
+            let (queue, dialect) = ("rpc-math".to_owned(), CallDialect::Nameko);
+            Route::new(dialect, "math.fib", queue, owned(exchange), owned(replies))
+        };
+        let usual = nameko(None, None);
+        assert_eq!((usual.exchange.as_str(), usual.key.as_str()), ("nameko-rpc", "math.fib"));
+        assert_eq!(usual.reply_exchange.as_deref(), Some("nameko-rpc"));
+        let theirs = nameko(Some("my-rpc"), Some("answers"));
+        assert_eq!(theirs.exchange, "my-rpc");
+        assert_eq!(theirs.reply_exchange.as_deref(), Some("answers"));
         for dialect in [CallDialect::Plain, CallDialect::Celery, CallDialect::AioPika] {
-            let route = Route::new(dialect, "fib", "q".to_owned());
+            let exchange = Some("celery".to_owned());
+            let route = Route::new(dialect, "fib", "q".to_owned(), exchange, None);
             assert_eq!((route.exchange.as_str(), route.key.as_str()), ("", "q"));
             assert_eq!(route.reply_exchange, None);
         }
+    }
+
+    #[test]
+    fn an_exchange_that_is_named_is_taken() {
+        let through = |dialect, key: Option<&str>| {
+            Route::through("x".to_owned(), key.map(str::to_owned), dialect, "math.fib")
+        };
+        let nameko = through(CallDialect::Nameko, None);
+        assert_eq!((nameko.exchange.as_str(), nameko.key.as_str()), ("x", "math.fib"));
+        assert_eq!(nameko.reply_exchange.as_deref(), Some("x"));
+        let plain = through(CallDialect::Plain, None);
+        assert_eq!((plain.key.as_str(), plain.reply_exchange), ("", None));
+        assert_eq!(through(CallDialect::Plain, Some("k")).key, "k");
     }
 }

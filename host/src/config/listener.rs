@@ -185,6 +185,20 @@ impl Listener {
         served.collect()
     }
 
+    /// Whether it may serve a queue of this name.
+    #[must_use]
+    pub fn serves(&self, queue: &str) -> bool {
+        let part = match self.per {
+            Per::Listener => return self.queue.name == queue,
+            Per::Plugin => PLUGIN,
+            Per::Method => METHOD,
+        };
+        self.queue.name.split_once(part).is_some_and(|(before, after)| {
+            let owner = queue.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            owner.is_some_and(|owner| !owner.is_empty())
+        })
+    }
+
     fn served(&self, limits: &Limits, owner: Option<Owner<'_>>) -> ServedQueue {
         let fill = |pattern: &str| match &owner {
             None => pattern.to_owned(),

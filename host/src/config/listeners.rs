@@ -187,7 +187,7 @@ fn usual_exchange(usual: &Usual) -> Option<Exchange> {
 
 fn default_kind(profile: Profile) -> QueueKind {
     match profile {
-        Profile::Serve => QueueKind::Quorum,
+        Profile::Serve | Profile::Client => QueueKind::Quorum,
         Profile::Dev => QueueKind::Classic,
     }
 }

@@ -10,6 +10,7 @@ mod args;
 mod bounds;
 mod broker_url;
 mod brokers;
+mod callers;
 mod file;
 mod layers;
 mod listener;
@@ -31,12 +32,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::usual::usual;
-use crate::message::Dialect;
-
 pub use args::ServeArgs;
 pub use broker_url::BrokerUrl;
 pub use brokers::PASSWORD_IN_FLAG;
+pub use callers::{Called, queue_name};
 pub use listener::{
     Exchange, ExchangeKind, Listener, METHOD, PLUGIN, Per, RANDOM_END, ServedQueue,
 };
@@ -93,6 +92,8 @@ pub enum Profile {
     Serve,
     /// `dev`: a queue it creates is `classic`; there is one node, and it is thrown away.
     Dev,
+    /// Whoever calls or looks: as for `serve`, but what warns of serving alone is not said.
+    Client,
 }
 
 /// Everything a host was told, or left to the defaults. An `Option` is there only where "none" is a
@@ -123,21 +124,6 @@ pub struct Config {
     pub log: LogConfig,
     /// Sentences to say once at start: possible, but likely not what was meant.
     pub warnings: Vec<String>,
-}
-
-impl Config {
-    /// The queue that a caller means who names none, made of the method's name where that is a
-    /// pattern: the first listener's that speaks the dialect, else the usual one of its services.
-    #[must_use]
-    pub fn queue_for(&self, dialect: Dialect, method: &str) -> String {
-        let theirs = self.listeners.iter().find(|listener| listener.form.dialect == dialect);
-        let usual = usual(dialect).queue;
-        // What is said of the queue that serves everything is meant for its callers, too.
-        let listener = theirs.or(self.listeners.first().filter(|_| usual == DEFAULT_QUEUE));
-        let pattern = listener.map_or(usual, |listener| &listener.queue.name);
-        let plugin = method.split(['.', ':', '/']).next().unwrap_or(method);
-        pattern.replace(PLUGIN, plugin).replace(METHOD, method)
-    }
 }
 
 /// The brokers and the connection to one of them.

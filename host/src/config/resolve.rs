@@ -45,9 +45,9 @@ pub fn resolve(
     environment: Environment<'_>,
 ) -> Result<Config, Problems> {
     let mut layers = Layers::open(args, matches, environment);
-    let mut warnings = Vec::new();
+    let (mut of_broker, mut warnings) = (Vec::new(), Vec::new());
     let mut config = Config {
-        broker: broker(&mut layers, args, environment, &mut warnings),
+        broker: broker(&mut layers, args, environment, &mut of_broker),
         listeners: listeners(&mut layers, args, profile, &mut warnings),
         plugins: layers
             .one("plugins", &args.plugins, path)
@@ -78,6 +78,10 @@ pub fn resolve(
         warnings,
     };
     warn_of_memory(&mut config);
+    if profile == Profile::Client {
+        config.warnings.clear();
+    }
+    config.warnings.append(&mut of_broker);
     layers.problems.unless_any(config)
 }
 

@@ -150,21 +150,68 @@ fn listeners_and_flat_keys_are_two_ways_and_one_is_chosen() {
         file: Some("[[listener]]\nper-plugin = true\nqueue = 'rpc.{plugin}'"),
         ..Run::default()
     });
-    assert_eq!(patterned.queue_for(Dialect::Plain, "math.fib"), "rpc.math");
+    assert_eq!(patterned.called(Dialect::Plain, "math.fib", None).unwrap().queue, "rpc.math");
+}
+
+fn of(file: &str) -> Config {
+    made(&Run { file: Some(file), ..Run::default() })
 }
 
 #[test]
 fn a_caller_asks_the_queue_of_its_dialect() {
     let queues = |config: &Config| {
         [Dialect::Plain, Dialect::NestJs, Dialect::Nameko, Dialect::Celery, Dialect::AioPika]
-            .map(|dialect| config.queue_for(dialect, "math.fib"))
+            .map(|dialect| config.called(dialect, "math.fib", None).unwrap().queue)
     };
     let nothing_said = made(&Run::default());
     let usual = ["rpc_queue", "rpc_queue", "rpc-math", "celery", "math.fib"];
     assert_eq!(queues(&nothing_said), usual);
-    let listeners = made(&Run {
-        file: Some("[[listener]]\nqueue = 'a'\n[[listener]]\nqueue = 'b'\ndialect = 'celery'\n"),
-        ..Run::default()
-    });
+    let listeners =
+        of("[[listener]]\nqueue = 'a'\n[[listener]]\nqueue = 'b'\ndialect = 'celery'\n");
     assert_eq!(queues(&listeners), ["a", "a", "rpc-math", "b", "math.fib"]);
+    let nest_first = of("[[listener]]\nqueue = 'b'\ndialect = 'nestjs'\n[[listener]]\n");
+    assert_eq!(queues(&nest_first), ["rpc_queue", "b", "rpc-math", "celery", "math.fib"]);
+}
+
+#[test]
+fn a_caller_is_told_of_another_dialect_and_of_exchanges() {
+    let nest = of("[[listener]]\nqueue = 'math_queue'\ndialect = 'nestjs'");
+    for named in [None, Some("math_queue")] {
+        assert_eq!(
+            nest.called(Dialect::Plain, "math.fib", named).unwrap_err(),
+            "`math_queue` is served as `nestjs`; write `--dialect nestjs`"
+        );
+    }
+    assert_eq!(nest.called(Dialect::Plain, "math.fib", Some("other")).unwrap().queue, "other");
+    let nameko = of("[[listener]]\ndialect = 'nameko'\nexchange = 'my-rpc'");
+    let called = nameko.called(Dialect::Nameko, "math.fib", None).unwrap();
+    let exchange = Some("my-rpc".to_owned());
+    let theirs =
+        Called { queue: "rpc-math".to_owned(), reply_exchange: exchange.clone(), exchange };
+    assert_eq!(called, theirs);
+    let refused = nameko.called(Dialect::Plain, "math.fib", None).unwrap_err();
+    assert_eq!(refused, "`rpc-math` is served as `nameko`; write `--dialect nameko`");
+}
+
+#[test]
+fn the_listener_of_a_queue_is_known_by_its_name_or_pattern() {
+    let config = of("[[listener]]\ndialect = 'aio-pika'\n[[listener]]\ndialect = 'nameko'\n\
+                     [[listener]]\nqueue = 'rpc-mine'\ndialect = 'celery'\n");
+    let dialect = |queue: &str| config.listener_of(queue).map(|listener| listener.form.dialect);
+    assert_eq!(dialect("math.fib"), Some(Dialect::AioPika));
+    assert_eq!(dialect("rpc-math"), Some(Dialect::Nameko));
+    assert_eq!(dialect("rpc-mine"), Some(Dialect::Celery));
+    assert_eq!(dialect(""), None);
+}
+
+#[test]
+fn a_client_is_warned_of_what_concerns_it() {
+    let run = Run {
+        typed: &["--amqp-url", "amqp://u:secret@h", "--queue", "a", "--memory-limit", "1MiB"],
+        file: Some("[[listener]]\n"),
+        ..Run::default()
+    };
+    assert_eq!(made(&run).warnings.len(), 3);
+    let warnings = resolved(&run, Profile::Client).unwrap().warnings;
+    assert_eq!(warnings, [PASSWORD_IN_FLAG]);
 }
