@@ -21,7 +21,7 @@ use tracing::info;
 use crate::admin::Admin;
 use crate::amqp::{Connector, OpenError, Role, Session};
 use crate::config::{Config, Listener, Per};
-use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion};
+use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion, Watcher};
 use crate::journal::Journal;
 use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, SelfTests, Served};
 use crate::state_dir::StateDir;
@@ -88,6 +88,7 @@ pub struct Host {
     journal: Option<Arc<Journal>>,
     role: Role,
     lane: Option<LaneCommand>,
+    watcher: Option<Watcher>,
 }
 
 /// A session that lived this long was a good one: the next is opened at once.
@@ -126,6 +127,12 @@ impl Host {
     #[must_use]
     pub fn with_lane(self, lane: LaneCommand) -> Self {
         Self { lane: Some(lane), ..self }
+    }
+
+    /// The same with somebody who sees each call.
+    #[must_use]
+    pub fn with_watcher(self, watcher: Watcher) -> Self {
+        Self { watcher: Some(watcher), ..self }
     }
 
     /// Takes the admin address and loads what is in the plugin directory.
@@ -176,7 +183,19 @@ impl Host {
         };
         let reloader = reloader.with_self_tests(tests);
         let reloader = reloader.first_look().await.map_err(ServeError::Failed)?;
-        Ok(Self { config, telemetry, plugins, reloader, admin, state, journal, role, lane: None })
+        let (lane, watcher) = (None, None);
+        Ok(Self {
+            config,
+            telemetry,
+            plugins,
+            reloader,
+            admin,
+            state,
+            journal,
+            role,
+            lane,
+            watcher,
+        })
     }
 
     /// A handle that has the plugin directory looked at.
@@ -207,6 +226,7 @@ impl Host {
             journal,
             role,
             lane,
+            watcher,
         } = self;
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
@@ -235,7 +255,7 @@ impl Host {
             stopping.clone(),
             telemetry.clone(),
         );
-        let dispatcher = Arc::new(dispatcher.with_suspicion(suspicion));
+        let dispatcher = Arc::new(dispatcher.with_suspicion(suspicion).with_watcher(watcher));
         let suspects = Arc::new(Notify::new());
         let leave_lane = signals.stop.child_token();
         let keeping = lane.map(|command| {

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::support::guests;
 use crate::support::host::binary;
 
+/// Projects that change while they are served.
+mod developing;
 /// What an author types, with the tools of each language.
 mod languages;
 /// The same, of languages that are tried in the long runs alone.

@@ -73,7 +73,7 @@ const DOORS: [(&str, &[&str]); 20] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 23] = [
+const OWNERS: [(&str, &[&str]); 24] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs", "author/wit.rs"]),
@@ -96,7 +96,8 @@ const OWNERS: [(&str, &[&str]); 23] = [
     ("gimli", &["plugins/symbols/dwarf.rs"]),
     ("addr2line", &["plugins/symbols/dwarf.rs"]),
     ("lapin", &["amqp/"]),
-    ("notify", &["plugins/watch.rs"]),
+    ("ignore", &["author/sources.rs"]),
+    ("notify", &["plugins/watch.rs", "author/sources.rs"]),
     ("axum", &["admin.rs"]),
     ("clap", &["config/", "cli/", "client/dialect.rs"]),
     ("console", &["cli/"]),

@@ -12,7 +12,7 @@ use crate::config::{Limits, PROJECT_FILE, PluginKind, ProjectConfig};
 use crate::plugins::{Engine, Plugin, Plugins, componentize, error_kinds, is_plugin_name};
 
 /// Where the results of a project are, and whatever is made on the way.
-const BUILD: &str = "build";
+pub(super) const BUILD: &str = "build";
 
 /// A project.
 #[derive(Debug)]

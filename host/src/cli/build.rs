@@ -30,7 +30,6 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) fn run(args: &BuildArgs) -> ExitCode {
-    let begun = Instant::now();
     let (project, config) = match open(&args.directory) {
         Ok(found) => found,
         Err(error) => {
@@ -39,25 +38,35 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
         }
     };
     let plugins = args.plugins.clone().or_else(|| place(&project, &config));
-    let made = make(&project, &config.limits, plugins.as_deref()).and_then(|built| {
-        Ok((built, plugins.map(|plugins| project.install(&plugins)).transpose()?))
-    });
-    let (built, installed) = match made {
-        Ok(made) => made,
-        Err(error) => return failed(&error),
-    };
+    match into(&project, &config.limits, plugins.as_deref()) {
+        Ok(line) => {
+            output::line(&line);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// Builds a project and puts it into a plugin directory, if there is one; says what came of it.
+pub(super) fn into(
+    project: &Project,
+    limits: &Limits,
+    plugins: Option<&Path>,
+) -> anyhow::Result<String> {
+    let begun = Instant::now();
+    let built = make(project, limits, plugins)?;
+    let installed = plugins.map(|plugins| project.install(plugins)).transpose()?;
     let size = ByteSize(built.size as u64).display().iec();
     let took = begun.elapsed().as_secs_f64();
     let name = &project.config.name;
-    match installed {
-        Some(file) => output::line(&format!("{name}: {size} in {took:.1}s, {}", shown(&file))),
-        None => output::line(&format!(
+    Ok(match installed {
+        Some(file) => format!("{name}: {size} in {took:.1}s, {}", shown(&file)),
+        None => format!(
             "{name}: {size} in {took:.1}s, {}; no `plugins` folder is near, so name one with \
              --plugins to have it served",
             shown(&built.file)
-        )),
-    }
-    ExitCode::SUCCESS
+        ),
+    })
 }
 
 /// A path as it is seen from here.

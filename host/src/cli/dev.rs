@@ -1,33 +1,32 @@
-//! `rpchost dev`: a private broker and a host on one machine.
+//! `rpchost dev`: a private broker and a host on one machine, for who writes handlers.
 
+mod calls;
+mod rebuild;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 
+use self::rebuild::Rebuilds;
 use super::{USAGE, environment, output};
 use crate::config::{BrokerUrl, Config, Profile, ServeArgs, resolve};
+use crate::dispatch::Watcher;
 use crate::private_broker::PrivateBroker;
 use crate::serve::{Host, LaneCommand, Ready, ServeError};
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
-    /// Handler projects to rebuild on change; not available in this version
+    /// Projects of handlers, built now and whenever a file of theirs changes
     #[arg(value_name = "PROJECT")]
-    projects: Vec<String>,
+    projects: Vec<PathBuf>,
 
     #[command(flatten)]
     serve: ServeArgs,
 }
 
 pub(super) fn run(args: &DevArgs, matches: &ArgMatches) -> ExitCode {
-    if let Some(project) = args.projects.first() {
-        output::error(format_args!(
-            "`{project}`: rebuilding projects is not available in this version; build into the \
-             plugin directory, and `dev` takes the file from there"
-        ));
-        return ExitCode::from(USAGE);
-    }
     if args.serve.amqp_url.iter().any(|url| !url.is_empty()) {
         output::error(
             "`dev` starts a broker of its own; to use another one, run `rpchost serve --amqp-url …`",
@@ -50,16 +49,22 @@ pub(super) fn run(args: &DevArgs, matches: &ArgMatches) -> ExitCode {
         "info,guest=debug".clone_into(&mut config.log.level);
     }
     super::serve::start_logging(&config.log);
-    super::serve::exit_code(super::runtime().map_err(ServeError::Failed).and_then(|runtime| {
-        let served = runtime.block_on(dev(config));
+    super::serve::exit_code(first_builds(&args.projects, &config).and_then(|rebuilds| {
+        let runtime = super::runtime().map_err(ServeError::Failed)?;
+        let served = runtime.block_on(dev(config, rebuilds));
         runtime.shutdown_background();
         served
     }))
 }
 
-async fn dev(mut config: Config) -> Result<(), ServeError> {
-    // Before the seconds that a broker takes to start.
-    Host::check(&config)?;
+/// Builds projects for the first time, before the seconds that a broker takes to start.
+fn first_builds(projects: &[PathBuf], config: &Config) -> Result<Rebuilds, ServeError> {
+    Host::check(config)?;
+    let first = Rebuilds::first(projects, config.limits, &config.plugins);
+    first.map_err(ServeError::Configuration)
+}
+
+async fn dev(mut config: Config, rebuilds: Rebuilds) -> Result<(), ServeError> {
     output::line("starting a private broker …");
     let started = tokio::select! {
         started = PrivateBroker::start() => started,
@@ -77,7 +82,10 @@ async fn dev(mut config: Config) -> Result<(), ServeError> {
     lane.variables = vec![("RPCHOST_AMQP_URL".to_owned(), url.clone())];
     let ctl = broker.ctl_script().display().to_string();
     let welcome = |ready: &Ready| welcome(ready, &url, &ctl, &plugins);
-    let served = super::serve::serve(config, lane, welcome).await;
+    let (watcher, calls) = Watcher::new();
+    let aside = tokio::spawn(async { tokio::join!(rebuilds.keep(), calls::show(calls)) });
+    let served = super::serve::serve(config, lane, Some(watcher), welcome).await;
+    aside.abort();
     let removed = broker.remove().await.map_err(ServeError::Failed);
     served.and(removed)
 }

@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{USAGE, environment, output};
 use crate::config::{Config, LogConfig, LogFormat, Profile, ServeArgs, resolve};
+use crate::dispatch::Watcher;
 use crate::plugins::RescanHandle;
 use crate::serve::{Host, LaneCommand, Ready, ServeError, Signals};
 
@@ -33,7 +34,8 @@ pub(super) fn run(args: &ServeArgs, matches: &ArgMatches) -> ExitCode {
     }
     // A lane reads what this host has read: flags, variables and file.
     let lane = LaneCommand::itself(std::env::args_os().skip(2).collect());
-    let serving = async { serve(config, lane, |ready| output::line(&ready.to_string())).await };
+    let say = |ready: &Ready| output::line(&ready.to_string());
+    let serving = async { serve(config, lane, None, say).await };
     exit_code(super::runtime().map_err(ServeError::Failed).and_then(|runtime| {
         let served = runtime.block_on(serving);
         // A thread that compiles must not keep a stopped host alive.
@@ -46,6 +48,7 @@ pub(super) fn run(args: &ServeArgs, matches: &ArgMatches) -> ExitCode {
 pub(super) async fn serve(
     config: Config,
     lane: LaneCommand,
+    watcher: Option<Watcher>,
     ready: impl FnMut(&Ready),
 ) -> Result<(), ServeError> {
     let signals = stop_signals().map_err(ServeError::Failed)?;
@@ -55,6 +58,10 @@ pub(super) async fn serve(
     let host = tokio::select! {
         host = Host::prepare(config) => host?.with_lane(lane),
         () = stop.cancelled() => return Ok(()),
+    };
+    let host = match watcher {
+        Some(watcher) => host.with_watcher(watcher),
+        None => host,
     };
     rescan_on(hangup, host.rescan_handle());
     host.run(signals, ready).await

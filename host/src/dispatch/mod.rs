@@ -9,6 +9,7 @@ mod deadline;
 mod outcast;
 mod repeats;
 mod reply_address;
+mod seen;
 mod suspicion;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ use admit::{Line, Refused, Slots};
 use deadline::RequestDeadline;
 use repeats::{Key, Repeats};
 pub use reply_address::{AddressRefused, ReplyAddress, ReplyPolicy};
+pub use seen::{Seen, Watcher};
 use suspicion::Verdict;
 pub use suspicion::{Lane, Suspicion};
 
@@ -93,6 +95,7 @@ pub struct Dispatcher {
     suspicion: Suspicion,
     stopping: Stopping,
     telemetry: Telemetry,
+    watcher: Option<Watcher>,
 }
 
 /// What came of a delivery's calls.
@@ -114,13 +117,20 @@ impl Dispatcher {
     ) -> Self {
         let slots = Arc::new(Slots::new(limits.max_in_flight));
         let (repeats, suspicion) = (Repeats::new(), Suspicion::default());
-        Self { plugins, limits, addresses, slots, repeats, suspicion, stopping, telemetry }
+        let watcher = None;
+        Self { plugins, limits, addresses, slots, repeats, suspicion, stopping, telemetry, watcher }
     }
 
     /// The same with more to go by when hosts die.
     #[must_use]
     pub fn with_suspicion(self, suspicion: Suspicion) -> Self {
         Self { suspicion, ..self }
+    }
+
+    /// The same with somebody who sees each call.
+    #[must_use]
+    pub fn with_watcher(self, watcher: Option<Watcher>) -> Self {
+        Self { watcher, ..self }
     }
 
     /// Serves one delivery. Cannot fail: every path settles it exactly once.
@@ -204,7 +214,13 @@ impl Dispatcher {
         let run = stream::iter(calls.into_iter().enumerate())
             .map(|(nth, call)| async move {
                 let (request, to) = call.into_request();
-                (to, self.call(delivery, request, deadline, nth, alone).await)
+                let watched = self.watcher.as_ref().map(|to| (to, Watcher::note(&request)));
+                let begun = Instant::now();
+                let answered = self.call(delivery, request, deadline, nth, alone).await;
+                if let (Some((watcher, asked)), Some(answered)) = (watched, &answered) {
+                    watcher.tell(asked, answered, begun.elapsed());
+                }
+                (to, answered)
             })
             .buffered(BATCH_CONCURRENCY);
         let mut run = std::pin::pin!(run);
