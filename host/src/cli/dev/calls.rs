@@ -24,7 +24,10 @@ pub(super) async fn show(mut calls: mpsc::Receiver<Seen>) {
 
 fn line(seen: &Seen) -> String {
     let method = seen.method.as_deref().map_or_else(|| UNNAMED.to_owned(), text);
-    let arguments = bytes(&seen.arguments);
+    let mut arguments = bytes(&seen.arguments);
+    if !arguments.is_empty() {
+        arguments.push(' ');
+    }
     let (arrow, came) = match &seen.outcome {
         Ok(value) => (Style::new().green().apply_to("→"), bytes(&value.body)),
         Err(error) => (
@@ -34,7 +37,7 @@ fn line(seen: &Seen) -> String {
     };
     let took = Style::new().dim().apply_to(time(seen.took));
     let method = Style::new().bold().apply_to(method);
-    format!("{method}  {arguments} {arrow} {came}  {took}")
+    format!("{method}  {arguments}{arrow} {came}  {took}")
 }
 
 /// Bytes as text, where they are.
@@ -89,6 +92,7 @@ mod tests {
         let said = "math.fib  [95] ✗ invalid-params: n: too\\nlarge  0.4 ms";
         assert_eq!(shown(Err(error), b"[95]"), said);
         assert!(shown(Ok("x"), b"\xff\x00").contains("(2 bytes that are no text)"));
+        assert_eq!(shown(Ok("x"), b""), "math.fib  → x  0.4 ms");
         let long = shown(Ok(&"a".repeat(500)), b"");
         assert!(long.chars().count() < 150 && long.contains("a…"), "{long}");
     }

@@ -72,9 +72,10 @@ impl Tally {
             }
             row.wrong += entry.answers.iter().filter(|answer| answer.status != "ok").count();
             row.unmarked += usize::from(entry.is_unmarked());
-            for again in entry.answers.iter().skip(1) {
-                self.rows.entry(last(again.at)).or_default().again += 1;
-            }
+            // The first that it was there for: the answers of before may come after the next.
+            let first = strikes.iter().find(|strike| strike.over >= entry.sent);
+            let again = entry.answers.len().saturating_sub(1);
+            self.rows.entry(first.map(|strike| strike.fault)).or_default().again += again;
         }
         self.unexpected += ledger.unexpected().len();
     }
