@@ -2,7 +2,8 @@
 //!
 //! The short run has each once; `tests/soak.sh storm` has more than five hundred among a million
 //! requests, in pieces, with brokers and hosts of their own for each. `tests/README.md` has the
-//! figures. Each request and each answer too many is attributed to the fault that came last.
+//! figures. Each request and each answer too many is attributed to a fault: a request to
+//! the one that came last, an answer too many to the first that its request was there for.
 
 mod alone;
 mod clustered;
@@ -202,13 +203,11 @@ async fn play(
     while load.ledger.confirmed() < enough {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    load.stop().await;
-    load.ledger.wait(PATIENCE).await;
-    if load.ledger.lost() > 0 {
+    tally.add(&load.end(PATIENCE).await, &strikes);
+    if tally.lost() > 0 {
         eprintln!("{}", stage.explain().await);
         stage.hosts().iter().for_each(|host| eprintln!("{}", host.log()));
     }
-    tally.add(&load.end(Duration::ZERO).await, &strikes);
 }
 
 /// Waits until all hosts are ready, and a request is answered that was sent after now.

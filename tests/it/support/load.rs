@@ -154,7 +154,7 @@ impl Load {
     }
 
     /// Sends no more.
-    pub async fn stop(&self) {
+    async fn stop(&self) {
         if !self.stop.is_cancelled() {
             self.stop.cancel();
             // The confirms of what was sent last are still on their way.

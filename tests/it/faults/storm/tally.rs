@@ -85,6 +85,11 @@ impl Tally {
         self.sum().requests
     }
 
+    /// Requests without an answer that nothing explains.
+    pub(super) fn lost(&self) -> usize {
+        self.sum().lost
+    }
+
     fn sum(&self) -> Row {
         self.rows.values().fold(Row::default(), |sum, row| Row {
             faults: sum.faults + row.faults,
