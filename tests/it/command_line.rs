@@ -71,7 +71,7 @@ async fn wrong_usage_ends_with_2_and_says_what_was_wrong() {
         (&["serve", "--nonsense"][..], "--nonsense"),
         (&["srve"], "srve"),
         (&[], "Usage: rpchost"),
-        (&["call"], "METHOD"),
+        (&["call", "--dialect", "celery"], "METHOD"),
         (&["inspect"], "X.wasm"),
         (&["inspect", "x.wasm", "-o", "xml"], "xml"),
         (&["call", "m", "--timeout", "soon"], "soon"),

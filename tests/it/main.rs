@@ -105,6 +105,9 @@ mod messages;
 /// Messages that no library would send.
 mod frames;
 
+/// Methods that are told: to people, and to shells that complete them.
+mod listing;
+
 /// The client, and everything that can happen to a call.
 mod calling;
 

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{ArgMatches, Args};
+use clap_complete::engine::ArgValueCompleter;
 use tokio_util::sync::CancellationToken;
 
+use super::complete;
+use super::methods::{DESCRIBE, Described};
 use super::request_args::RequestArgs;
 use super::{USAGE, environment, is_typed, output};
 use crate::amqp::{Caller, CallerError, Outgoing};
@@ -37,8 +40,9 @@ const DIAGNOSIS: Duration = Duration::from_secs(1);
 /// Arguments of `call`.
 #[derive(Debug, Args)]
 pub(super) struct CallArgs {
-    /// The method, such as `fib` or `math.fib`
-    method: String,
+    /// The method, such as `fib` or `math.fib`; without one, what can be called is listed
+    #[arg(add = ArgValueCompleter::new(complete::method))]
+    method: Option<String>,
 
     #[command(flatten)]
     request: RequestArgs,
@@ -80,11 +84,11 @@ pub(super) fn run(args: &CallArgs, matches: &ArgMatches) -> ExitCode {
     }
     match called {
         Ok(Answer::Result(body)) => {
-            output::bytes(&body);
+            output::result(&body);
             ExitCode::SUCCESS
         }
         Ok(Answer::Error(error)) => {
-            output::error_line(&error);
+            output::error_result(&error);
             ExitCode::from(ERROR)
         }
         Err(Failed::Usage(text)) => {
@@ -124,16 +128,34 @@ fn call(
     let params = args.request.params().map_err(Failed::Usage)?;
     let dialect = args.request.dialect;
     let runtime = super::runtime().map_err(|error| Failed::Nobody(format!("{error:#}")))?;
+    let method = match &args.method {
+        Some(method) => method,
+        None if dialect != CallDialect::Plain => {
+            let text = "a METHOD is missing; without one, `--dialect plain` lists what there is";
+            return Err(Failed::Usage(text.to_owned()));
+        }
+        None => DESCRIBE,
+    };
     let answered = match &args.file {
-        Some(file) => runtime.block_on(call_file(file, &args.method, dialect, params, timeout)),
-        None => runtime.block_on(call_broker(args, matches, params, timeout, warnings)),
+        Some(file) => runtime.block_on(call_file(file, method, dialect, params, timeout)),
+        None => runtime.block_on(call_broker(args, method, matches, params, timeout, warnings)),
     };
     runtime.shutdown_background();
-    answered
+    match answered? {
+        Answer::Result(body) if args.method.is_none() => {
+            let described = Described::read(&body).ok_or_else(|| {
+                let text = "who answers there does not say what can be called; name a METHOD";
+                Failed::Nobody(text.to_owned())
+            })?;
+            Ok(Answer::Result(described.table().join("\n").into()))
+        }
+        answer => Ok(answer),
+    }
 }
 
 async fn call_broker(
     args: &CallArgs,
+    method: &str,
     matches: &ArgMatches,
     params: Params,
     timeout: Duration,
@@ -160,12 +182,12 @@ async fn call_broker(
     warnings.append(&mut config.warnings);
     let route = args
         .request
-        .route(&config, args.queue.as_deref(), Some(&args.method), matches)
+        .route(&config, args.queue.as_deref(), Some(method), matches)
         .map_err(Failed::Usage)?;
     let outgoing = |params, timeout| -> Result<Outgoing, Failed> {
         let id = format!("{:032x}", rand::random::<u128>());
         let request =
-            client::encode(dialect, Some(&args.method), params, &id).map_err(Failed::Usage)?;
+            client::encode(dialect, Some(method), params, &id).map_err(Failed::Usage)?;
         Ok(Outgoing {
             exchange: route.exchange.clone(),
             queue: route.key.clone(),

@@ -7,10 +7,13 @@ mod bench;
 mod build;
 mod call;
 mod compile;
+mod complete;
 mod dev;
 mod inspect;
+mod json;
 mod lane;
 mod lines;
+mod methods;
 mod new;
 mod output;
 mod parked;
@@ -79,6 +82,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    complete::answer();
     let matches = Cli::command().get_matches();
     let command = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli.command,

@@ -1,8 +1,10 @@
 //! Writing to the terminal, in one place.
 
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, IsTerminal as _, Write as _};
 
 use tokio::sync::{mpsc, oneshot};
+
+use super::json;
 
 /// Lines between whoever makes them and a terminal that takes them slowly.
 const BUFFERED_LINES: usize = 256;
@@ -28,6 +30,20 @@ pub(super) fn bytes(bytes: &[u8]) {
 pub(super) fn exactly(bytes: &[u8]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush())
+}
+
+/// Writes a result: JSON indented and coloured for a person, as it is for a program.
+pub(super) fn result(bytes: &[u8]) {
+    match std::io::stdout().is_terminal().then(|| json::shown(bytes)).flatten() {
+        Some(shown) => line(&shown),
+        None => self::bytes(bytes),
+    }
+}
+
+/// The same of an error, on standard error.
+pub(super) fn error_result(text: &str) {
+    let shown = std::io::stderr().is_terminal().then(|| json::shown(text.as_bytes())).flatten();
+    error_line(shown.as_deref().unwrap_or(text));
 }
 
 /// Writes a sentence about a failure to standard error.
@@ -83,6 +99,21 @@ impl Lines {
         drop(self.lines);
         let _either_way_it_is_over = self.done.await;
     }
+}
+
+/// The lines of a table: each column as wide as its widest cell.
+pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Columns of the terminal that standard output is; of something else, what

@@ -332,16 +332,7 @@ fn table(requests: &[Summary]) {
         let (method, reason) = (plain(&request.method), plain(&request.reason));
         [plain(&request.id), method, age(request.at), reason, size]
     }));
-    let widths: Vec<usize> = (0..5)
-        .map(|column| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        output::line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    output::table(&rows).iter().for_each(|line| output::line(line));
 }
 
 /// In its largest unit: enough to tell today's from last week's.

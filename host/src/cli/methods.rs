@@ -1,0 +1,106 @@
+//! What can be called: as a table, and for a shell that completes a name.
+
+use serde::Deserialize;
+
+use super::output;
+use crate::capabilities::printable;
+
+/// The host's own method that tells.
+pub(super) const DESCRIBE: &str = "rpchost.describe";
+
+/// Bytes of a signature or sentence that are shown.
+const SHOWN: usize = 100;
+
+/// What is said of a host.
+#[derive(Debug, Deserialize)]
+pub(super) struct Described {
+    plugins: Vec<Plugin>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Plugin {
+    name: String,
+    kind: String,
+    methods: Vec<Method>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Method {
+    name: String,
+    signature: Option<String>,
+    description: Option<String>,
+    callable: bool,
+}
+
+impl Described {
+    /// Reads an answer; `None` if it is none of a host.
+    pub(super) fn read(answer: &[u8]) -> Option<Self> {
+        serde_json::from_slice(answer).ok()
+    }
+
+    /// The names of all methods that can be called.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.callable().map(|(_, method)| method.name.as_str())
+    }
+
+    fn callable(&self) -> impl Iterator<Item = (&Plugin, &Method)> {
+        let all = self.plugins.iter().flat_map(|plugin| {
+            plugin.methods.iter().map(move |method| (plugin, method))
+        });
+        all.filter(|(_, method)| method.callable)
+    }
+
+    /// The lines of a table.
+    pub(super) fn table(&self) -> Vec<String> {
+        let mut rows = vec![["METHOD", "SIGNATURE", "WHAT IT DOES"].map(str::to_owned)];
+        rows.extend(self.callable().map(|(plugin, method)| {
+            // What takes a body has no signature.
+            let signature = method.signature.as_ref().unwrap_or(&plugin.kind);
+            let about = method.description.as_deref().unwrap_or_default();
+            let sentence = about.lines().next().unwrap_or_default();
+            [&method.name, signature, sentence].map(|text| printable(text, SHOWN))
+        }));
+        if rows.len() == 1 {
+            let none = self.plugins.iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>();
+            return vec![match none.as_slice() {
+                [] => "no plugin is loaded".to_owned(),
+                names => format!("nothing of {} can be called", names.join(", ")),
+            }];
+        }
+        output::table(&rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_has_what_can_be_called() {
+        let method = |name, signature, doc, callable| {
+            json!({"name": name, "signature": signature, "description": doc, "callable": callable})
+        };
+        let answer = json!({"plugins": [
+            {"name": "echo", "kind": "handler", "methods": [method("echo", None, None::<&str>, true)]},
+            {"name": "math", "kind": "typed", "methods": [
+                method("math.fib", Some("func(n: u32) -> u64"), Some("The nth one.\nMore."), true),
+                method("math.open", Some("func() -> file"), None, false),
+            ]},
+        ]});
+        let described = Described::read(answer.to_string().as_bytes()).unwrap();
+        assert_eq!(described.names().collect::<Vec<_>>(), ["echo", "math.fib"]);
+        assert_eq!(
+            described.table(),
+            [
+                "METHOD    SIGNATURE            WHAT IT DOES",
+                "echo      handler",
+                "math.fib  func(n: u32) -> u64  The nth one.",
+            ]
+        );
+        assert!(Described::read(b"5").is_none());
+        let empty = Described { plugins: Vec::new() };
+        assert_eq!(empty.table(), ["no plugin is loaded"]);
+    }
+}
