@@ -1,6 +1,7 @@
 //! The composition root: wires the rooms together, opens session after
 //! session, and drains at the end.
 
+mod idle;
 mod lane;
 mod queues;
 mod reaper;

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::connect::OpenError;
 use super::convert::{self, Origin};
 use super::own_queues::{self, Beyond};
 use super::session::{CLOSE_PATIENCE, Role, Session};
@@ -25,6 +26,8 @@ use crate::message::{Delivery, Note, Place, Reply, Revoked, Settlement};
 pub struct QueueConsumer {
     session: Arc<Session>,
     served: Arc<ServedQueue>,
+    /// As the broker knows it.
+    name: String,
     channel: Channel,
     tag: ShortString,
     settler: Settler,
@@ -87,7 +90,7 @@ impl QueueConsumer {
         let lane_of = (role == Role::Lane).then(|| session.user().to_owned());
         let incoming = Incoming { consumer, origin, lane_of };
         let (settler, over) = (Settler::start(channel.clone()), session.over().child_token());
-        let opened = Self { session, served, channel, tag, settler, revoked, leaving, over };
+        let opened = Self { session, served, name, channel, tag, settler, revoked, leaving, over };
         Ok((opened, incoming))
     }
 
@@ -123,6 +126,25 @@ impl QueueConsumer {
         self.revoked.set();
         self.leaving.cancel();
         self.over.cancel();
+    }
+
+    /// How many requests of its queue wait for somebody; `None` if there is no such queue.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be asked.
+    pub async fn ready(&self) -> Result<Option<u32>, OpenError> {
+        self.session.depth(&self.name).await
+    }
+
+    /// Closes the channel of a consumer that was given up, in the background.
+    pub fn leave_channel(&self) {
+        let channel = self.channel.clone();
+        tokio::spawn(async move {
+            if tokio::time::timeout(CLOSE_PATIENCE, topology::close(&channel)).await.is_err() {
+                debug!("the broker did not answer the closing of a channel");
+            }
+        });
     }
 
     /// Closes in order, so that every settlement has reached the broker.

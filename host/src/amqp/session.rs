@@ -115,9 +115,12 @@ impl Session {
     ///
     /// When the broker cannot be asked.
     pub async fn waiting(&self, queue: &str, place: Place) -> Result<Option<u32>, OpenError> {
-        let name = place.queue(queue);
-        let asking = own_queues::exists(&self.connection, &name);
-        self.within(asking).await
+        self.depth(&place.queue(queue)).await
+    }
+
+    /// How many messages of a queue are ready; `None` if there is no such queue.
+    pub(super) async fn depth(&self, name: &str) -> Result<Option<u32>, OpenError> {
+        self.within(own_queues::exists(&self.connection, name)).await
     }
 
     /// Resolves when this session has set a request aside there.

@@ -186,8 +186,7 @@ async fn call_broker(
         .map_err(Failed::Usage)?;
     let outgoing = |params, timeout| -> Result<Outgoing, Failed> {
         let id = format!("{:032x}", rand::random::<u128>());
-        let request =
-            client::encode(dialect, Some(method), params, &id).map_err(Failed::Usage)?;
+        let request = client::encode(dialect, Some(method), params, &id).map_err(Failed::Usage)?;
         Ok(Outgoing {
             exchange: route.exchange.clone(),
             queue: route.key.clone(),

@@ -44,9 +44,10 @@ impl Described {
     }
 
     fn callable(&self) -> impl Iterator<Item = (&Plugin, &Method)> {
-        let all = self.plugins.iter().flat_map(|plugin| {
-            plugin.methods.iter().map(move |method| (plugin, method))
-        });
+        let all = self
+            .plugins
+            .iter()
+            .flat_map(|plugin| plugin.methods.iter().map(move |method| (plugin, method)));
         all.filter(|(_, method)| method.callable)
     }
 
@@ -79,9 +80,7 @@ mod tests {
 
     #[test]
     fn a_table_has_what_can_be_called() {
-        let method = |name, signature, doc, callable| {
-            json!({"name": name, "signature": signature, "description": doc, "callable": callable})
-        };
+        let method = |name, signature, doc, callable| json!({"name": name, "signature": signature, "description": doc, "callable": callable});
         let answer = json!({"plugins": [
             {"name": "echo", "kind": "handler", "methods": [method("echo", None, None::<&str>, true)]},
             {"name": "math", "kind": "typed", "methods": [

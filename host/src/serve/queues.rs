@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::idle::Idle;
 use super::wanted::Wanted;
 use super::{GOOD_SESSION, reaper};
 use crate::amqp::{Closed, Connector, Incoming, OpenError, QueueConsumer, Role, Session};
@@ -292,6 +293,7 @@ struct Keeper {
 enum Over {
     Left(Incoming),
     Closed(Closed),
+    Forgotten,
     Session,
 }
 
@@ -299,6 +301,7 @@ impl Keeper {
     async fn keep(self) {
         let Context { session, telemetry, .. } = &self.context;
         let mut attempt = 0;
+        let mut idle = Idle::new(Instant::now());
         let mut not_consumed = Some(telemetry.queue_waits());
         loop {
             attempt += 1;
@@ -327,7 +330,7 @@ impl Keeper {
                 self.context.dispatcher.clone(),
                 reaping.clone(),
             ));
-            let over = self.read(&consumer, incoming, &running).await;
+            let over = self.read(&consumer, incoming, &running, &mut idle).await;
             reaping.cancel();
             if begun.elapsed() >= GOOD_SESSION {
                 attempt = 0;
@@ -349,6 +352,12 @@ impl Keeper {
                     // Its deliveries went with the channel.
                     consumer.abandon();
                     self.lost(&reason).await;
+                }
+                Over::Forgotten => {
+                    consumer.abandon();
+                    consumer.leave_channel();
+                    idle.again(Instant::now());
+                    self.lost("requests wait and the broker delivers none").await;
                 }
                 Over::Closed(Closed::Cancelled) => {
                     self.lost("it is gone, or was moved").await;
@@ -404,14 +413,32 @@ impl Keeper {
         consumer: &Arc<QueueConsumer>,
         mut incoming: Incoming,
         running: &TaskTracker,
+        idle: &mut Idle,
     ) -> Over {
         let session = &self.context.session;
+        // One for all, because every request comes by here.
+        let look = tokio::time::sleep_until(idle.look().into());
+        tokio::pin!(look);
         loop {
             tokio::select! {
                 next = incoming.next() => match next {
-                    Ok(delivery) => answer(&self.context, consumer, running, delivery),
+                    Ok(delivery) => {
+                        idle.delivered();
+                        answer(&self.context, consumer, running, delivery);
+                    }
                     Err(closed) => return Over::Closed(closed),
                 },
+                () = &mut look => {
+                    let worth_it = idle.is_worth_a_look(!running.is_empty(), Instant::now());
+                    look.as_mut().reset(idle.look().into());
+                    if worth_it {
+                        // A broker that cannot be asked is noticed elsewhere.
+                        let ready = consumer.ready().await.ok().flatten().unwrap_or(0);
+                        if idle.is_forgotten(ready) {
+                            return Over::Forgotten;
+                        }
+                    }
+                }
                 () = session.abandoned() => return Over::Session,
                 () = self.leave.cancelled() => return Over::Left(incoming),
             }

@@ -1,4 +1,4 @@
-//! A broker that takes longer than the host waits: nothing is left behind that keeps requests.
+//! A broker that takes longer than the host waits, or forgets: nothing is left behind that keeps requests.
 
 use std::time::Duration;
 
@@ -91,4 +91,27 @@ async fn a_confirm_that_does_not_come_is_not_waited_for() {
     assert_eq!(asks.answered("one", PATIENCE).await, "ok");
     // It came by another way than the first, which is still held back.
     assert!(asks.marks("one")[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_gets_nothing_although_requests_wait_is_replaced() {
+    let broker = broker::shared().await;
+    let cutter = Cutter::to(broker.port()).await;
+    let queue = unique("forgotten");
+    // Its prefetch window is 4.
+    let options = Options::new(&cutter.url(), &queue).args(&["--max-in-flight", "2"]);
+    let host = host(options).await;
+    let asks = Asks::connect(&broker.amqp_url()).await;
+    cutter.swallow(true);
+    let ids: Vec<String> = (0..10).map(|number| format!("{queue}-{number}")).collect();
+    for id in &ids {
+        asks.ask(&queue, id, BasicProperties::default().with_type("echo".into()), b"x").await;
+    }
+    until("deliveries that vanish", PATIENCE, || async { asks.ready(&queue).await == Some(6) })
+        .await;
+    cutter.swallow(false);
+    for id in &ids {
+        assert_eq!(asks.answered(id, 2 * PATIENCE).await, "ok");
+    }
+    assert!(host.log().contains("requests wait and the broker delivers none"), "{}", host.log());
 }

@@ -78,6 +78,8 @@ struct Wires {
     delay: Option<(String, Duration)>,
     /// How many were.
     delayed: usize,
+    /// Deliveries vanish on their way to hosts.
+    swallows: bool,
     /// What hosts say passes at the beginning of each such period.
     bursts: Option<Duration>,
 }
@@ -154,6 +156,12 @@ impl Cutter {
     /// How many frames were held back so, or are.
     pub fn delayed(&self) -> usize {
         locked(&self.wires).delayed
+    }
+
+    /// Has deliveries vanish on their way to hosts, or no more.
+    #[allow(dead_code, reason = "the library's own tests share this file")]
+    pub fn swallow(&self, swallows: bool) {
+        locked(&self.wires).swallows = swallows;
     }
 
     /// Lets pass what hosts say only once in so long, all that has come until then.
@@ -238,6 +246,7 @@ async fn pass(
     alive: &CancellationToken,
 ) -> std::io::Result<()> {
     let up = Instant::now();
+    let mut vanishing = false;
     let mut bytes = Vec::new();
     if from_host {
         bytes.resize(PROTOCOL_HEADER, 0);
@@ -251,6 +260,14 @@ async fn pass(
         bytes.resize(FRAME_HEADER + length as usize + FRAME_END, 0);
         from.read_exact(&mut bytes[FRAME_HEADER..]).await?;
         let frame = name(&bytes).map(|name| Frame { from_host, name });
+        vanishing = match frame.as_ref().map(|frame| frame.name.as_str()) {
+            Some("basic.deliver") => !from_host && locked(wires).swallows,
+            Some("content header" | "content body") => vanishing,
+            _ => false,
+        };
+        if vanishing {
+            continue;
+        }
         let delay = frame
             .as_ref()
             .map(|frame| locked(wires).delay(frame, up.elapsed()))
