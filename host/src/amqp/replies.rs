@@ -61,6 +61,8 @@ pub(super) struct Replies {
     alone: Mutex<Option<Arc<Link>>>,
     nodes: ReplyNodes,
     refusals: Refusals,
+    /// Held by who opens a connection in place of one that works.
+    replacing: Mutex<()>,
     size: ReplySize,
     next_id: AtomicU64,
     prefix: String,
@@ -116,6 +118,7 @@ impl Replies {
             alone: Mutex::new(None),
             nodes: ReplyNodes::default(),
             refusals: Refusals::default(),
+            replacing: Mutex::default(),
             size: ReplySize::default(),
             next_id: AtomicU64::new(0),
             prefix: format!("{:016x}", rand::random::<u64>()),
@@ -327,12 +330,21 @@ impl Replies {
         if worn.opened.elapsed() < FRESH {
             return;
         }
-        let mut shared = self.shared.lock().await;
-        if shared.as_ref().is_none_or(|(link, _)| link.id != worn.id) {
+        // Others go on over the old one meanwhile.
+        let Ok(_alone) = self.replacing.try_lock() else { return };
+        let is_worn = |shared: &Option<(Arc<Link>, Held)>| {
+            shared.as_ref().is_some_and(|(link, _)| link.id == worn.id)
+        };
+        if !is_worn(&*self.shared.lock().await) {
             return;
         }
         match self.connect("replies").await {
-            Ok(link) => *shared = Some((link, self.telemetry.replying())),
+            Ok(link) => {
+                let mut shared = self.shared.lock().await;
+                if is_worn(&shared) {
+                    *shared = Some((link, self.telemetry.replying()));
+                }
+            }
             Err(error) => {
                 debug!("replies that are refused go on over the same connection: {error}")
             }

@@ -19,6 +19,9 @@ use super::project::{BUILD, Project};
 /// in several steps.
 const CALM: Duration = Duration::from_millis(150);
 
+/// How often it is looked before what is in the way is an error.
+const LOOKS: u32 = 20;
+
 /// The contents of all sources, digested.
 type Contents = [u8; 32];
 
@@ -63,11 +66,22 @@ impl Sources {
         loop {
             self.rung.notified().await;
             while tokio::time::timeout(CALM, self.rung.notified()).await.is_ok() {}
-            let now = tokio::task::block_in_place(|| self.look())?;
+            let now = self.settled().await?;
             if std::mem::replace(&mut self.seen, now) != now {
                 return Ok(());
             }
         }
+    }
+
+    /// Looks until it can: what tools make on the way may be gone before it is read.
+    async fn settled(&mut self) -> anyhow::Result<Contents> {
+        for _ in 1..LOOKS {
+            if let Ok(contents) = tokio::task::block_in_place(|| self.look()) {
+                return Ok(contents);
+            }
+            tokio::time::sleep(CALM).await;
+        }
+        tokio::task::block_in_place(|| self.look())
     }
 
     /// Reads all of them, and watches each folder that they are in.
