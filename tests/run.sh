@@ -124,7 +124,7 @@ guest() {
     cp "target/guests-build/$3/release/$2.wasm" "target/guests/$4.wasm"
 }
 guest examples/fib-rust fib wasm32-wasip2 fib
-guest examples/math-rust math wasm32-wasip2 math
+guest examples/math/rust math wasm32-wasip2 math
 guest examples/echo-rust echo wasm32-wasip2 echo
 guest tests/fixtures/misbehave misbehave wasm32-wasip2 misbehave
 guest tests/fixtures/typed typed wasm32-wasip2 typed
@@ -170,7 +170,7 @@ if [ -n "$quick" ]; then
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
-        --skip author::languages:: --skip author::rare:: \
+        --skip author::languages:: --skip author::rare:: --skip author::examples:: \
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else
     # Languages that few write plugins in are left to tests/soak.sh.

@@ -15,6 +15,8 @@ use crate::support::host::binary;
 
 /// Projects that change while they are served.
 mod developing;
+/// One service in every language.
+mod examples;
 /// What an author types, with the tools of each language.
 mod languages;
 /// The same, of languages that are tried in the long runs alone.

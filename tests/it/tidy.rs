@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rpchost::config::Language;
+
 use super::support::guests::root;
 use super::support::host::command;
 
@@ -318,6 +320,32 @@ fn the_handler_in_the_readme_is_the_one_that_is_built() {
         .map(|(line, _)| format!("README.md:{line}: this is not a part of {path}"))
         .collect();
     none(&strange);
+}
+
+#[test]
+fn the_example_in_every_language_has_one_interface_and_the_same_cases() {
+    let folder = "examples/math";
+    let readme = read(&format!("{folder}/README.md"));
+    let mut broken = Vec::new();
+    let mut same: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for language in Language::ALL.map(Language::name) {
+        let project = format!("{folder}/{language}");
+        same.entry("wit/world.wit").or_default().insert(read(&format!("{project}/wit/world.wit")));
+        let path = format!("{project}/rpchost-plugin.toml");
+        let (text, own) = (read(&path), format!("language = \"{language}\"\n"));
+        if !text.contains(&own) {
+            broken.push(format!("{path}:1: it does not say `{}`", own.trim_end()));
+        }
+        same.entry("rpchost-plugin.toml").or_default().insert(text.replace(&own, ""));
+        if !readme.contains(&format!("| [{language}]({language}) |")) {
+            broken.push(format!("{folder}/README.md:1: there is no row of `{language}`"));
+        }
+    }
+    for (name, texts) in same.iter().filter(|(_, texts)| texts.len() > 1) {
+        broken
+            .push(format!("{folder}/*/{name}:1: there are {} of one that is shared", texts.len()));
+    }
+    none(&broken);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Languages of the long runs: `tests/soak.sh`.
 
+use super::examples::{RARE, called};
 use super::languages::whole;
 
 #[test]
@@ -10,4 +11,14 @@ fn zig() {
 #[test]
 fn assemblyscript() {
     whole("author-rare", "assemblyscript", &["typed", "handler"]);
+}
+
+#[test]
+fn the_example_in_zig() {
+    called(&RARE[0]);
+}
+
+#[test]
+fn the_example_in_assemblyscript() {
+    called(&RARE[1]);
 }
