@@ -170,7 +170,7 @@ if [ -n "$quick" ]; then
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
-        --skip author::languages:: --skip author::rare:: --skip author::examples:: \
+        --skip author::languages:: --skip author::rare:: --skip author::examples:: --skip author::swaps:: \
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else
     # Languages that few write plugins in are left to tests/soak.sh.

@@ -8,8 +8,8 @@
 # is over, and prints what they measure: 10,000 swaps, sixty hostile plugins a
 # thousand times each, other calls beside four that burn, a hundred plugins ready
 # from a warm cache, memory of an idle plugin. One round takes about half an hour.
-# Before the rounds it takes projects in Zig and AssemblyScript from `new` to a call, and
-# reads random and damaged messages for ten minutes.
+# Before the rounds it takes projects in Zig and AssemblyScript from `new` to a call, has all
+# languages replace each other under load, and reads random and damaged messages for ten minutes.
 # The storm is faults of all kinds under load, in pieces of 28 faults and 50,000 requests, each with
 # brokers and hosts of its own: 560 faults among a million requests in about two hours.
 # tests/README.md says what they are and what came of it.

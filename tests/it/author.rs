@@ -23,6 +23,8 @@ mod languages;
 mod rare;
 /// Cases that fail by nobody's fault, and some that do worse.
 mod self_tests;
+/// Languages that take each other's place.
+mod swaps;
 
 /// How long a reloader may take: on a machine with other work.
 const SOON: Duration = Duration::from_secs(60);

@@ -1,7 +1,8 @@
 //! Languages of the long runs: `tests/soak.sh`.
 
-use super::examples::{RARE, called};
+use super::examples::{RARE, USUAL, called};
 use super::languages::whole;
+use super::swaps::swapped;
 
 #[test]
 fn zig() {
@@ -21,4 +22,9 @@ fn the_example_in_zig() {
 #[test]
 fn the_example_in_assemblyscript() {
     called(&RARE[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_eight_take_turns_under_load_and_answer_alike() {
+    swapped(&USUAL.iter().chain(&RARE).collect::<Vec<_>>()).await;
 }
