@@ -165,12 +165,13 @@ if [ -n "$quick" ]; then
     # Unit tests by themselves: modules of both have the same names.
     cargo test --release --locked --workspace --lib --bins -- --skip private_broker --skip broken
     cargo test --release --locked --workspace --test it -- \
-        --skip brokers:: --skip calling:: --skip clients:: --skip libraries:: --skip frameworks:: --skip dialects:: --skip callers:: --skip listeners:: --skip compile:: \
+        --skip brokers:: --skip calling:: --skip listing:: --skip clients:: --skip libraries:: --skip frameworks:: --skip dialects:: --skip callers:: --skip listeners:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
-        --skip author::languages:: --skip author::rare:: --skip author::examples:: --skip author::swaps:: \
+        --skip author::languages:: --skip author::throwing:: --skip author::developing:: --skip author::rare:: \
+        --skip author::examples:: --skip author::swaps:: \
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else
     # Languages that few write plugins in are left to tests/soak.sh.

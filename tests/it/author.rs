@@ -26,6 +26,8 @@ mod self_tests;
 /// Languages that take each other's place.
 mod swaps;
 
+/// Errors that are thrown.
+mod throwing;
 /// How long a reloader may take: on a machine with other work.
 const SOON: Duration = Duration::from_secs(60);
 

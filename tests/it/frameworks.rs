@@ -19,7 +19,7 @@ const NO_NUMBER: &str = "`n`: expected u32, got \"x\"; the function is (n: u32) 
 
 /// What every trap says.
 const TRAPPED: &str =
-    "the plugin `typed` trapped: wasm trap: wasm `unreachable` instruction executed";
+    "the plugin `typed` trapped: wasm trap: wasm `unreachable` instruction executed; it said: boom";
 
 /// What every call says that took too long.
 const LATE: &str = "the plugin `spin` was interrupted while running: its time is up";
@@ -37,7 +37,7 @@ async fn nameko_raises_what_its_users_know() {
             "result: 832040",
             "by name: 832040",
             "both: 42",
-            &format!("application: {remote} BadInput bad-input"),
+            &format!("application: {remote} BadInput bad-input: the divisor is 0"),
             "unknown method: nameko.exceptions.MethodNotFound there is no method `typed.nope`",
             "unknown service: nameko.exceptions.UnknownService Unknown service `nobody`",
             &format!("bad argument: nameko.exceptions.IncorrectSignature {NO_NUMBER}"),
@@ -100,7 +100,12 @@ async fn aio_pika_raises_what_its_users_know() {
         &[
             "result: 832040",
             "proxy: 832040",
-            &error("application", "BadInput", "'BadInput: bad-input'", "'the divisor is 0'"),
+            &error(
+                "application",
+                "BadInput",
+                "'BadInput: bad-input: the divisor is 0'",
+                "'the divisor is 0'",
+            ),
             // There is no queue of that name: the broker returns the request.
             "unknown method: MessageProcessError Message has been returned",
             &error(
@@ -164,7 +169,7 @@ async fn nestjs_throws_what_its_users_know() {
             "result: 832040",
             "text pattern: 832040",
             "by position: 42",
-            "application: error application 1 bad-input",
+            "application: error application 1 bad-input: the divisor is 0",
             "unknown method: error There is no matching message handler defined in the remote service.",
             &format!("bad argument: error invalid-params -32602 {NO_NUMBER}"),
             &format!("trap: error trap -32001 {TRAPPED}"),

@@ -226,7 +226,12 @@ async fn json_rpc_params_are_by_position_or_name() {
 async fn a_functions_own_err_is_an_application_error() {
     let house = typed();
     for (method, body, message, data) in [
-        ("typed.divide", "[1,0]", "bad-input", json!({ "bad-input": "the divisor is 0" })),
+        (
+            "typed.divide",
+            "[1,0]",
+            "bad-input: the divisor is 0",
+            json!({ "bad-input": "the divisor is 0" }),
+        ),
         ("typed.divide", "[-2147483648,-1]", "overflow", json!("overflow")),
         ("typed.check", "\"bad\"", "not good: bad", json!("not good: bad")),
         ("typed.refuse", "2", "`refuse` returned an error", json!("AAA=")),

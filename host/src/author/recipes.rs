@@ -229,7 +229,8 @@ fn c(workshop: &mut Workshop<'_>) -> anyhow::Result<PathBuf> {
     let generated = workshop.made("gen");
     let made = workshop.made("raw.wasm");
     let mut step = for_wasi(workshop, &zig, "cc")
-        .args(["-Os", "-Wall", "-Wl,--strip-debug", "-o"])
+        // Zig leaves out what `assert` checks where it optimizes; a C compiler does not.
+        .args(["-Os", "-Wall", "-UNDEBUG", "-Wl,--strip-debug", "-o"])
         .args([made.clone().into_os_string()])
         .args(sources(&workshop.project.directory, "c")?);
     if let Some(wit) = workshop.wit {
@@ -315,7 +316,8 @@ fn go(workshop: &mut Workshop<'_>) -> anyhow::Result<PathBuf> {
     let mut step = Step::new("go", &go)
         .env("GOOS", "wasip1")
         .env("GOARCH", "wasm")
-        .args(["build", "-o"])
+        // Without it a panic tells callers where the project lies on its author's machine.
+        .args(["build", "-trimpath", "-o"])
         .args([made.clone().into_os_string()]);
     step = match workshop.wit {
         Some(wit) => {

@@ -25,6 +25,9 @@ const MAX_STDERR_LINES: usize = 10;
 /// Bytes of them. With the stack's it is less than an error may have.
 const MAX_STDERR: usize = 1024;
 
+/// Bytes of the line that says why, in the message itself.
+const MAX_WORDS: usize = 256;
+
 /// How far a call had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -70,7 +73,13 @@ pub(super) fn explain(
     {
         data.insert("stderr".to_owned(), last_lines.into());
     }
-    let call_error = CallError::new(verdict.kind, verdict.text).with_data(data.to_string());
+    let text = match last_words(&stderr) {
+        Some(words) if verdict.kind != ErrorKind::Timeout => {
+            format!("{}; it said: {}", verdict.text, printable(words, MAX_WORDS))
+        }
+        _ => verdict.text,
+    };
+    let call_error = CallError::new(verdict.kind, text).with_data(data.to_string());
     reports.offer(&ended.plugin.name, &id, || Report {
         id: id.clone(),
         plugin: ended.plugin.clone(),
@@ -172,6 +181,23 @@ fn last_lines(stderr: &str) -> Vec<String> {
     lines
 }
 
+/// The line of a guest's standard error that says why it ended: what Python, Go and Rust write of
+/// an exception or a panic, else the last one.
+fn last_words(stderr: &str) -> Option<&str> {
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let behind = |is_head: fn(&str) -> bool| {
+        let head = lines.iter().rposition(|line| is_head(line))?;
+        lines.iter().skip(head + 1).find(|line| !line.starts_with(char::is_whitespace))
+    };
+    let of_go = |line: &&&str| line.starts_with("panic: ") || line.starts_with("fatal error: ");
+    // Python's exceptions end in a panic of what runs it, which says less.
+    behind(|line| line.starts_with("Traceback (most recent call last)"))
+        .or_else(|| lines.iter().find(of_go))
+        .or_else(|| behind(|line| line.starts_with("thread '") && line.contains("panicked at ")))
+        .or_else(|| lines.last())
+        .map(|line| line.trim())
+}
+
 /// wasmtime keeps this error's type to itself; its text is all there is.
 fn is_hostcall_exhausted(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| cause.to_string().contains("hostcalls has been exhausted"))
@@ -198,6 +224,27 @@ fn trap_name(trap: Trap) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_that_says_why_is_found_in_what_languages_write() {
+        let python = "Traceback (most recent call last):\n  File \"/0/app.py\", line 9, in plain\n\
+            ValueError: n is 5\nthread '<unnamed>' (1) panicked at runtime/src/lib.rs:1280:25:\n\
+            Python function threw an unexpected exception\nnote: run with `RUST_BACKTRACE=1`\n";
+        let go =
+            "about to\npanic: n is 5\n\ngoroutine 1 [running]:\nmain.f(0x5)\n\tmain.go:9 +0xb\n";
+        let rust = "thread '<unnamed>' (1) panicked at src/lib.rs:34:24:\nn is 5\n\
+            note: run with `RUST_BACKTRACE=1`\n";
+        for (stderr, words) in [
+            (python, Some("ValueError: n is 5")),
+            (go, Some("panic: n is 5")),
+            (rust, Some("n is 5")),
+            ("first\nn is 5\n\n", Some("n is 5")),
+            ("Traceback (most recent call last):\n", Some("Traceback (most recent call last):")),
+            ("\n \n", None),
+        ] {
+            assert_eq!(last_words(stderr), words, "{stderr}");
+        }
+    }
 
     #[test]
     fn the_last_lines_are_few_short_and_harmless() {

@@ -164,19 +164,20 @@ fn known_as(kind: ErrorKind) -> (&'static str, &'static str) {
     }
 }
 
-/// `not-found` of a variant or an enum as `NotFound`, with the variant's value: a typed
-/// method's error has the case's name for its message and the whole for its data.
+/// `not-found` of a variant or an enum as `NotFound`, with the variant's value: the message of a
+/// typed method's error begins with the case's name, and its data are the whole.
 fn case(data: &str, message: &str) -> Option<(String, Option<Value>)> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if !message.bytes().all(plain) {
+    let case = message.split_once(": ").map_or(message, |(case, _)| case);
+    if !case.bytes().all(plain) {
         return None;
     }
     let value = match serde_json::from_str(data).ok()? {
         Value::String(name) if name == message => None,
-        Value::Object(mut members) if members.len() == 1 => Some(members.remove(message)?),
+        Value::Object(mut members) if members.len() == 1 => Some(members.remove(case)?),
         _ => return None,
     };
-    let name: String = message
+    let name: String = case
         .split('-')
         .map(|word| {
             let (first, rest) = word.split_at(word.len().min(1));
@@ -221,6 +222,7 @@ mod tests {
             ),
             ("not-found", r#""not-found""#, "rpchost.NotFound", message("not-found")),
             ("too-big", r#"{"too-big":{"by":3}}"#, "rpchost.TooBig", r#"[{"by":3}]"#.into()),
+            ("too-big: 3", r#"{"too-big":"3"}"#, "rpchost.TooBig", message("3")),
             // No name of a class.
             ("bad", r#"{"type":"os.system"}"#, "rpchost.ApplicationError", message("bad")),
             ("bad", r#"{"type":""}"#, "rpchost.ApplicationError", message("bad")),

@@ -21,6 +21,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use anyhow::bail;
@@ -287,16 +288,8 @@ impl Method {
         value: Option<&Value>,
         limit: usize,
     ) -> CallError {
-        let message = match (ty, value) {
-            (_, Some(Value::String(text))) => text.clone(),
-            (Some(Type::Variant(cases)), Some(Value::Case(number, _))) => {
-                cases.get(*number as usize).map(|case| case.name.clone()).unwrap_or_default()
-            }
-            (Some(Type::Enum(names)), Some(Value::Case(number, _))) => {
-                names.get(*number as usize).cloned().unwrap_or_default()
-            }
-            _ => format!("`{}` returned an error", self.name),
-        };
+        let message = message(ty, value)
+            .unwrap_or_else(|| Cow::Owned(format!("`{}` returned an error", self.name)));
         let data = text(ty, value, limit).and_then(|data| {
             // JSON that was written here is UTF-8.
             String::from_utf8(data).map_err(|_| write::Unwritable::Mismatch)
@@ -321,6 +314,31 @@ impl Method {
                 format!("what `{}` returned is not of its type", self.name),
             ),
         }
+    }
+}
+
+/// What a function's own error says to a person: a text, a record's `message`, or the name of the
+/// case, and behind it what the case says.
+fn message<'a>(ty: Option<&'a Type>, value: Option<&'a Value>) -> Option<Cow<'a, str>> {
+    match (ty?, value?) {
+        (_, Value::String(text)) => Some(Cow::Borrowed(text)),
+        (Type::Option(ty), Value::Case(1, value)) => message(Some(ty), value.as_deref()),
+        (Type::Enum(names), Value::Case(number, _)) => {
+            names.get(*number as usize).map(|name| Cow::Borrowed(name.as_str()))
+        }
+        (Type::Variant(cases), Value::Case(number, value)) => {
+            let case = cases.get(*number as usize)?;
+            Some(match message(case.ty.as_ref(), value.as_deref()) {
+                Some(more) => Cow::Owned(format!("{}: {more}", case.name)),
+                None => Cow::Borrowed(case.name.as_str()),
+            })
+        }
+        (Type::Record(fields), Value::Fields(values)) => {
+            let (field, value) =
+                fields.iter().zip(values).find(|(field, _)| field.name == "message")?;
+            message(Some(&field.ty), Some(value))
+        }
+        _ => None,
     }
 }
 
