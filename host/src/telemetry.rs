@@ -254,6 +254,17 @@ impl Telemetry {
         }
     }
 
+    /// A file is not served as it is now, for a cause that has a word.
+    pub fn refused_now(&self, name: &str, cause: &str) {
+        self.0.plugin_refused.with_label_values(&[name, cause]).set(1);
+    }
+
+    /// That is over.
+    pub fn refused_no_more(&self, name: &str, cause: &str) {
+        // Fails where it was never so, which is fine.
+        let _never_refused = self.0.plugin_refused.remove_label_values(&[name, cause]);
+    }
+
     /// A plugin is no longer served.
     pub fn plugin_removed(&self, name: &str) {
         self.0.plugins.dec();

@@ -1,5 +1,6 @@
 //! Projects: `new`, `build` and `test`, and what a host makes of the cases that a plugin brings.
 
+use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -25,14 +26,19 @@ mod rare;
 mod self_tests;
 /// Languages that take each other's place.
 mod swaps;
-
 /// Errors that are thrown.
 mod throwing;
+
 /// How long a reloader may take: on a machine with other work.
 const SOON: Duration = Duration::from_secs(60);
 
 /// `rpchost` in a folder, with the tools that `tests/run.sh` has installed.
 fn rpchost(folder: &Path, args: &[&str]) -> Output {
+    rpchost_at_home(&guests::root().join("target/author-state"), folder, args)
+}
+
+/// The same, where what is compiled is kept below `state`.
+fn rpchost_at_home(state: &Path, folder: &Path, args: &[&str]) -> Output {
     let target = guests::root().join("target");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(
@@ -42,6 +48,7 @@ fn rpchost(folder: &Path, args: &[&str]) -> Output {
         .args(args)
         .current_dir(folder)
         .env("PATH", path.unwrap())
+        .env("XDG_STATE_HOME", state)
         // What projects have in common is built once.
         .env("CARGO_TARGET_DIR", target.join("guests-build"))
         .env("ZIG_GLOBAL_CACHE_DIR", target.join("zig"))
@@ -164,6 +171,36 @@ fn build_puts_a_component_that_says_what_it_is_into_the_nearest_plugins() {
 }
 
 #[test]
+fn what_build_has_compiled_is_there_for_all_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("plugins")).unwrap();
+    let case = "[[case]]\nbody = 'x'\ntext = 'hello'\n";
+    project(folder.path(), "greeter", &guests::guest("hello").wasm, case);
+    let state = folder.path().join("state");
+    let run = |args: &[&str]| {
+        let ended = rpchost_at_home(&state, folder.path(), args);
+        assert!(ended.status.success(), "{args:?}: {}", err(&ended));
+    };
+    // What is compiled again gets a new file.
+    let kept = || {
+        let entries = std::fs::read_dir(state.join("rpchost/compiled")).unwrap();
+        let compiled = entries
+            .map(Result::unwrap)
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "cwasm"));
+        compiled.map(|entry| entry.ino()).collect::<Vec<_>>()
+    };
+    run(&["build", "greeter"]);
+    let first = kept();
+    assert_eq!(first.len(), 1);
+    run(&["call", "--file", "plugins/greeter.wasm", "greeter"]);
+    run(&["inspect", "plugins/greeter.wasm"]);
+    run(&["test", "greeter"]);
+    assert_eq!(kept(), first);
+    std::fs::write(folder.path().join("rpchost.toml"), "prefetch = 'many'").unwrap();
+    run(&["inspect", "plugins/greeter.wasm"]);
+}
+
+#[test]
 fn test_runs_the_cases_and_says_which_fail() {
     let folder = tempfile::tempdir().unwrap();
     let hello = guests::guest("hello").wasm;
@@ -205,7 +242,7 @@ fn what_a_tool_says_comes_through_unharmed() {
 }
 
 /// A guest with cases in it: one that its answers pass, and one that nothing does.
-fn with_cases(wasm: &[u8], texts: &[&str]) -> Vec<u8> {
+pub(crate) fn with_cases(wasm: &[u8], texts: &[&str]) -> Vec<u8> {
     let cases: Vec<Case> = texts
         .iter()
         .map(|text| Case {
@@ -249,9 +286,12 @@ async fn a_version_that_fails_its_cases_does_not_take_over() {
         || telemetry.scrape().unwrap().contains("rpchost_plugin_loads_total{result=\"refused\"} 1");
     until(refused).await;
     assert_eq!(digest(), Some(Arc::clone(&first)));
+    let held = "rpchost_plugin_refused{plugin=\"v\",reason=\"self-test\"} 1";
+    until(|| telemetry.scrape().unwrap().contains(held)).await;
     // Its operator wants it all the same.
     std::fs::write(folder.path().join("v.toml"), "self-test = false\n").unwrap();
     until(|| digest().is_some_and(|digest| digest != first)).await;
+    until(|| !telemetry.scrape().unwrap().contains("rpchost_plugin_refused{")).await;
     stop.cancel();
     running.await.unwrap();
 }

@@ -72,7 +72,6 @@ async fn wrong_usage_ends_with_2_and_says_what_was_wrong() {
         (&["srve"], "srve"),
         (&[], "Usage: rpchost"),
         (&["call", "--dialect", "celery"], "METHOD"),
-        (&["inspect"], "X.wasm"),
         (&["inspect", "x.wasm", "-o", "xml"], "xml"),
         (&["call", "m", "--timeout", "soon"], "soon"),
         (&["call", "m", "--timeout", "0s"], "0s"),

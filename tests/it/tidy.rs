@@ -64,6 +64,7 @@ const DOORS: [(&str, &[&str]); 20] = [
             "telemetry",
             "admin",
             "author",
+            "state_dir",
             "serve",
             "private_broker",
             "trace",

@@ -80,6 +80,7 @@ impl Project {
     /// [`ToolFailed`](super::ToolFailed) with a tool's own words, or what is missing or wrong.
     pub fn build(
         &self,
+        engine: &Engine,
         limits: &Limits,
         plugins: Option<&Path>,
         colour: bool,
@@ -93,13 +94,12 @@ impl Project {
         let raw = recipes::make(&mut workshop)?;
         let said = workshop.said();
         progress("checking");
-        let engine = Engine::new(1)?;
-        let component = componentize(&engine, &raw).context("what the tools made is unusable")?;
+        let component = componentize(engine, &raw).context("what the tools made is unusable")?;
         let docs = wit.map(|wit| wit.docs()).unwrap_or_default();
         let finished = embed::embed(&component, &self.config, &docs)?;
         let file = self.file();
         put(&file, &finished)?;
-        if let Err(error) = self.check(&engine, limits, plugins) {
+        if let Err(error) = self.check(engine, limits, plugins) {
             // Nothing may take it for the result of a build.
             std::fs::remove_file(&file)
                 .with_context(|| format!("`{}` cannot be removed", file.display()))?;
@@ -115,7 +115,7 @@ impl Project {
         limits: &Limits,
         plugins: Option<&Path>,
     ) -> anyhow::Result<()> {
-        let plugin = self.load_with(engine, limits, plugins)?;
+        let plugin = self.load(engine, limits, plugins)?;
         let made = plugin.kind();
         match self.config.kind {
             Some(wanted) if made != wanted.into() => bail!(
@@ -134,14 +134,6 @@ impl Project {
     ///
     /// Says why a host would not take it.
     pub fn load(
-        &self,
-        limits: &Limits,
-        plugins: Option<&Path>,
-    ) -> anyhow::Result<std::sync::Arc<Plugin>> {
-        self.load_with(&Engine::new(1)?, limits, plugins)
-    }
-
-    fn load_with(
         &self,
         engine: &Engine,
         limits: &Limits,

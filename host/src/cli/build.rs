@@ -9,9 +9,10 @@ use bytesize::ByteSize;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{USAGE, environment, output};
+use super::{USAGE, environment, local, output};
 use crate::author::{Built, Project, ToolFailed};
 use crate::config::{Config, DEFAULT_PLUGINS, Limits, Profile, ServeArgs, resolve};
+use crate::plugins::Engine;
 
 /// Time between two steps of what turns on a terminal.
 const TURN: Duration = Duration::from_millis(100);
@@ -38,7 +39,9 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
         }
     };
     let plugins = args.plugins.clone().or_else(|| place(&project, &config));
-    match into(&project, &config.limits, plugins.as_deref()) {
+    let built = local::engine(&config)
+        .and_then(|engine| into(&project, &engine, &config.limits, plugins.as_deref()));
+    match built {
         Ok(line) => {
             output::line(&line);
             ExitCode::SUCCESS
@@ -50,11 +53,12 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
 /// Builds a project and puts it into a plugin directory, if there is one; says what came of it.
 pub(super) fn into(
     project: &Project,
+    engine: &Engine,
     limits: &Limits,
     plugins: Option<&Path>,
 ) -> anyhow::Result<String> {
     let begun = Instant::now();
-    let built = make(project, limits, plugins)?;
+    let built = make(project, engine, limits, plugins)?;
     let installed = plugins.map(|plugins| project.install(plugins)).transpose()?;
     let size = ByteSize(built.size as u64).display().iec();
     let took = begun.elapsed().as_secs_f64();
@@ -92,6 +96,7 @@ pub(super) fn place(project: &Project, config: &Config) -> Option<PathBuf> {
 /// Builds, and shows on a terminal what is being done.
 pub(super) fn make(
     project: &Project,
+    engine: &Engine,
     limits: &Limits,
     plugins: Option<&Path>,
 ) -> anyhow::Result<Built> {
@@ -102,7 +107,7 @@ pub(super) fn make(
     bar.enable_steady_tick(TURN);
     let colour = std::io::stderr().is_terminal();
     let mut shown = |what: &str| bar.set_message(what.to_owned());
-    let built = project.build(limits, plugins, colour, &mut shown);
+    let built = project.build(engine, limits, plugins, colour, &mut shown);
     bar.finish_and_clear();
     if let Ok(built) = &built {
         raw(&built.said);

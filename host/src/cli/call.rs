@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 use super::complete;
 use super::methods::{DESCRIBE, Described};
 use super::request_args::RequestArgs;
-use super::{USAGE, environment, is_typed, output};
+use super::{USAGE, environment, is_typed, local, output};
 use crate::amqp::{Caller, CallerError, Outgoing};
 use crate::client::{self, Answer, CallDialect, Params, Route};
-use crate::config::{Profile, ServeArgs, resolve};
+use crate::config::{Limits, Profile, ServeArgs, resolve};
 use crate::dispatch::{Broker, Dispatcher, PublishError, ReplyPolicy, Stopping};
 use crate::message::{
     Delivery, Dialect, ErrorKind, Form, HeaderValue, Note, Original, Place, Properties, Reply,
     Revoked, Settlement, Terms,
 };
-use crate::plugins::{Engine, Plugins};
+use crate::plugins::Plugins;
 use crate::telemetry::Telemetry;
 
 /// The handler answered with an error.
@@ -32,6 +32,9 @@ const ERROR: u8 = 1;
 const LATE: u8 = 3;
 /// Nobody to answer.
 const NOBODY: u8 = 4;
+
+/// How long an answer is waited for, unless somebody says otherwise.
+const TIMEOUT: &str = "10s";
 
 /// How long to look for the reason when there was no answer in time: a broker
 /// that is well answers in milliseconds.
@@ -48,7 +51,7 @@ pub(super) struct CallArgs {
     request: RequestArgs,
 
     /// Longest wait for the answer; connecting has RPCHOST_CONNECT_TIMEOUT
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    #[arg(long, value_name = "DURATION", default_value = TIMEOUT)]
     timeout: String,
 
     /// Queue to send it to [default: the file's listener of the dialect, else by the dialect]
@@ -76,6 +79,44 @@ enum Failed {
 pub(super) fn run(args: &CallArgs, matches: &ArgMatches) -> ExitCode {
     let mut warnings = Vec::new();
     let called = call(args, matches, &mut warnings);
+    show(called, warnings)
+}
+
+/// Asks a running host for what it says of itself, and shows it as `shown` has it. Who answers
+/// something else is no host.
+pub(super) fn describe(
+    amqp_url: &[String],
+    queue: Option<&str>,
+    matches: &ArgMatches,
+    shown: impl Fn(&Described) -> Option<Vec<String>>,
+) -> ExitCode {
+    let args = CallArgs {
+        method: Some(DESCRIBE.to_owned()),
+        request: RequestArgs::default(),
+        timeout: TIMEOUT.to_owned(),
+        queue: queue.map(str::to_owned),
+        amqp_url: amqp_url.to_vec(),
+        file: None,
+    };
+    let mut warnings = Vec::new();
+    let called = call(&args, matches, &mut warnings).and_then(|answer| told(answer, shown));
+    show(called, warnings)
+}
+
+/// What a host says of itself, as `shown` has it; as it came, where that has nothing.
+fn told(
+    answer: Answer,
+    shown: impl Fn(&Described) -> Option<Vec<String>>,
+) -> Result<Answer, Failed> {
+    let Answer::Result(body) = answer else { return Ok(answer) };
+    let described = Described::read(&body).ok_or_else(|| {
+        let text = "who answers there does not say what can be called; name a METHOD";
+        Failed::Nobody(text.to_owned())
+    })?;
+    Ok(Answer::Result(shown(&described).map_or(body, |lines| lines.join("\n").into())))
+}
+
+fn show(called: Result<Answer, Failed>, warnings: Vec<String>) -> ExitCode {
     // A handler's error stands alone on standard error: programs read it.
     if !matches!(called, Ok(Answer::Error(_))) {
         for warning in warnings {
@@ -137,19 +178,19 @@ fn call(
         None => DESCRIBE,
     };
     let answered = match &args.file {
-        Some(file) => runtime.block_on(call_file(file, method, dialect, params, timeout)),
+        Some(file) => {
+            // Compiling blocks, so it is not for the runtime.
+            let (plugins, limits) =
+                load(file).map_err(|error| Failed::Usage(format!("{error:#}")))?;
+            let calling = call_file(plugins, limits, file, method, dialect, params, timeout);
+            runtime.block_on(calling)
+        }
         None => runtime.block_on(call_broker(args, method, matches, params, timeout, warnings)),
     };
     runtime.shutdown_background();
-    match answered? {
-        Answer::Result(body) if args.method.is_none() => {
-            let described = Described::read(&body).ok_or_else(|| {
-                let text = "who answers there does not say what can be called; name a METHOD";
-                Failed::Nobody(text.to_owned())
-            })?;
-            Ok(Answer::Result(described.table().join("\n").into()))
-        }
-        answer => Ok(answer),
+    match args.method {
+        Some(_) => answered,
+        None => told(answered?, |described| Some(described.table())),
     }
 }
 
@@ -269,8 +310,20 @@ impl From<CallerError> for Failed {
     }
 }
 
-/// Serves one request out of a file, with the limits and the code of `serve`.
+/// A file as the only plugin, with the limits of `serve`.
+fn load(file: &Path) -> anyhow::Result<(Plugins, Limits)> {
+    let config =
+        resolve(&ServeArgs::default(), &ArgMatches::default(), Profile::Serve, &environment)
+            .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let plugins = Plugins::new(None);
+    plugins.load_file(&local::engine(&config)?, file, &config.limits)?;
+    Ok((plugins, config.limits))
+}
+
+/// Serves one request out of a file, with the code of `serve`.
 async fn call_file(
+    plugins: Plugins,
+    limits: Limits,
     file: &Path,
     method: &str,
     dialect: CallDialect,
@@ -286,13 +339,6 @@ async fn call_file(
         || method.starts_with('{')
         || method.strip_prefix(&*stem).is_some_and(|rest| rest.starts_with(['.', ':', '/']));
     let method = if full { method.to_owned() } else { format!("{stem}.{method}") };
-    let config =
-        resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment)
-            .map_err(|problems| Failed::Usage(problems.to_string()))?;
-    let limits = config.limits;
-    let engine = Engine::new(1).map_err(usage)?;
-    let plugins = Plugins::new(None);
-    plugins.load_file(&engine, file, &limits).map_err(usage)?;
     let typed = plugins.find(Some(&method)).is_ok_and(|(plugin, _)| plugin.is_typed());
     // What takes the whole body takes it as JSON; all other dialects carry nothing else.
     let params = if typed && dialect == CallDialect::Plain { params.for_json() } else { params };

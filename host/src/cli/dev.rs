@@ -60,7 +60,7 @@ pub(super) fn run(args: &DevArgs, matches: &ArgMatches) -> ExitCode {
 /// Builds projects for the first time, before the seconds that a broker takes to start.
 fn first_builds(projects: &[PathBuf], config: &Config) -> Result<Rebuilds, ServeError> {
     Host::check(config)?;
-    let first = Rebuilds::first(projects, config.limits, &config.plugins);
+    let first = Rebuilds::first(projects, config);
     first.map_err(ServeError::Configuration)
 }
 

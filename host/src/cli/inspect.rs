@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
 use serde_json::{Value, json};
 use terminal_size::{Width, terminal_size_of};
 
-use super::output;
+use super::{call, environment, local, output};
+use crate::config::{Profile, ServeArgs, resolve};
 use crate::plugins::{Engine, Inspection, Method, Offer, inspect_file};
 
 /// Columns of the labels at the left.
@@ -30,9 +31,18 @@ const NARROWEST: usize = 30;
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Components; of several, `-o json` prints an array
-    #[arg(value_name = "X.wasm", required = true)]
+    /// Components; of several, `-o json` prints an array. Without one, a running host says what it
+    /// serves, and what it refuses
+    #[arg(value_name = "X.wasm")]
     files: Vec<PathBuf>,
+
+    /// Queue of the host that is asked [default: as for `call`]
+    #[arg(long, env = "RPCHOST_QUEUE", value_name = "NAME")]
+    queue: Option<String>,
+
+    /// Broker to ask through, as for `call`; repeatable
+    #[arg(long, env = "RPCHOST_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    amqp_url: Vec<String>,
 
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -45,8 +55,16 @@ enum Format {
     Json,
 }
 
-pub(super) fn run(args: &InspectArgs) -> ExitCode {
-    let engine = match Engine::new(1) {
+pub(super) fn run(args: &InspectArgs, matches: &ArgMatches) -> ExitCode {
+    if args.files.is_empty() {
+        return call::describe(&args.amqp_url, args.queue.as_deref(), matches, |described| {
+            (args.output == Format::Text).then(|| described.plugins())
+        });
+    }
+    // A mistake in the configuration is not one of these files.
+    let config =
+        resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment);
+    let engine = match config.map_or_else(|_| Engine::new(1), |config| local::engine(&config)) {
         Ok(engine) => engine,
         Err(error) => {
             output::error(format_args!("{error:#}"));

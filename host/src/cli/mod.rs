@@ -13,6 +13,7 @@ mod inspect;
 mod json;
 mod lane;
 mod lines;
+mod local;
 mod methods;
 mod new;
 mod output;
@@ -95,7 +96,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args, matches),
         Command::Dev(args) => dev::run(&args, matches),
         Command::Call(args) => call::run(&args, matches),
-        Command::Inspect(args) => inspect::run(&args),
+        Command::Inspect(args) => inspect::run(&args, matches),
         Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Test(args) => test::run(&args),

@@ -9,7 +9,7 @@ use crate::client::{self, CallDialect, Params, Route};
 use crate::config::{Called, Config};
 
 /// Arguments and form of a request.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct RequestArgs {
     /// Arguments: JSON, else text; `name=value` is a named one; a single one is the body
     #[arg(value_name = "ARG", allow_negative_numbers = true)]

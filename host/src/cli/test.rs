@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{USAGE, build, output};
+use super::{USAGE, build, local, output};
 use crate::author::Project;
-use crate::config::{Limits, PROJECT_FILE};
+use crate::config::{Config, PROJECT_FILE};
 use crate::plugins::{MAX_SELF_TEST, case_shown, run_case};
 
 /// Arguments of `test`.
@@ -41,7 +41,7 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let plugins = build::place(&project, &config);
-    match tried(&project, &config.limits, plugins.as_deref()) {
+    match tried(&project, &config, plugins.as_deref()) {
         Ok(tried) => {
             table(&tried).iter().for_each(|line| output::line(line));
             let passed = tried.iter().all(|case| case.outcome.is_ok());
@@ -51,10 +51,11 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
     }
 }
 
-fn tried(project: &Project, limits: &Limits, plugins: Option<&Path>) -> anyhow::Result<Vec<Tried>> {
+fn tried(project: &Project, config: &Config, plugins: Option<&Path>) -> anyhow::Result<Vec<Tried>> {
     // Always: whether something has changed is for the tools to find out, who know all sources.
-    build::make(project, limits, plugins)?;
-    let plugin = project.load(limits, plugins)?;
+    let (engine, limits) = (local::engine(config)?, &config.limits);
+    build::make(project, &engine, limits, plugins)?;
+    let plugin = project.load(&engine, limits, plugins)?;
     let runtime = super::runtime()?;
     let end = Instant::now() + MAX_SELF_TEST;
     let mut all = Vec::new();

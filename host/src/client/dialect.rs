@@ -5,9 +5,10 @@ use clap::ValueEnum;
 use crate::message::Dialect;
 
 /// A dialect that requests can be written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CallDialect {
     /// METHOD in the property `type`, the body as it is
+    #[default]
     Plain,
     /// JSON-RPC 2.0
     JsonRpc,

@@ -74,7 +74,7 @@ impl Plugins {
                 .map(|_| told.openrpc.get_or_init(|| openrpc(table.plugins())).clone()),
             Own::Describe => {
                 typed::read_own(&ABOUT, &request.arguments).and_then(|about| match about {
-                    None => Ok(told.plugins.get_or_init(|| all(table.plugins())).clone()),
+                    None => Ok(told.plugins.get_or_init(|| all(&table)).clone()),
                     Some(about) => one(&table, &about),
                 })
             }
@@ -107,17 +107,18 @@ fn own(name: &str) -> Option<Own> {
 }
 
 /// All plugins, with names and types of their methods.
-fn all<'p>(plugins: impl Iterator<Item = &'p Arc<Plugin>>) -> Bytes {
+fn all(table: &Table) -> Bytes {
     let mut names = Room::of(MAX_NAMES);
     let mut omitted = 0;
-    let plugins: Vec<_> = plugins
+    let plugins: Vec<_> = table
+        .plugins()
         .map(|plugin| {
             let methods = plugin.described(&mut Room::of(0));
             let fitting = fitting(methods, &mut names, &mut omitted);
             described(plugin, fitting.map(|method| method.brief()))
         })
         .collect();
-    answer(&plugins, omitted)
+    answer(&plugins, &refused(table, None), omitted)
 }
 
 /// One plugin or one method of it, with schemas and examples.
@@ -129,6 +130,9 @@ fn one(table: &Table, about: &str) -> Result<Bytes, CallError> {
             let methods = plugin.described(schemas);
             (plugin, methods)
         }
+        None if table.refused().has(about) => {
+            return Ok(answer(&[], &refused(table, Some(about)), 0));
+        }
         None => {
             let (plugin, method) = table.find(Some(about)).ok_or_else(|| unknown(table, about))?;
             let methods = plugin.described_only(&method, schemas);
@@ -137,8 +141,8 @@ fn one(table: &Table, about: &str) -> Result<Bytes, CallError> {
     };
     let mut omitted = 0;
     let fitting = fitting(methods, names, &mut omitted);
-    let plugin = described(&plugin, fitting.map(|method| method.whole()));
-    Ok(answer(&[plugin], omitted))
+    let shown = described(&plugin, fitting.map(|method| method.whole()));
+    Ok(answer(&[shown], &refused(table, Some(&plugin.id().name)), omitted))
 }
 
 fn unknown(table: &Table, about: &str) -> CallError {
@@ -162,15 +166,27 @@ fn fitting<'r>(
     })
 }
 
-fn answer(plugins: &[Json], omitted: usize) -> Bytes {
+/// What is not served as it lies in the plugin directory, and why.
+fn refused(table: &Table, only: Option<&str>) -> Vec<Json> {
+    table.refused().told(only, |name| {
+        let serving = table.plugins().find(|plugin| *plugin.id().name == *name);
+        serving.map(|plugin| digest(plugin))
+    })
+}
+
+fn answer(plugins: &[Json], refused: &[Json], omitted: usize) -> Bytes {
     let host = json!({"name": "rpchost", "version": env!("CARGO_PKG_VERSION")});
-    text(&json!({"host": host, "plugins": plugins, "omitted": omitted}))
+    text(&json!({"host": host, "plugins": plugins, "refused": refused, "omitted": omitted}))
+}
+
+fn digest(plugin: &Plugin) -> String {
+    format!("sha256:{}", plugin.id().digest)
 }
 
 fn described(plugin: &Plugin, methods: impl Iterator<Item = Json>) -> Json {
     json!({
         "name": &*plugin.id().name,
-        "digest": format!("sha256:{}", plugin.id().digest),
+        "digest": digest(plugin),
         "kind": plugin.kind().to_string(),
         "timeout-ms": u64::try_from(plugin.timeout().as_millis()).unwrap_or(u64::MAX),
         "methods": methods.collect::<Vec<_>>(),

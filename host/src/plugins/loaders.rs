@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::compile::{Passing, be_nice};
 use super::condemned::Condemned;
+use super::refused::{Cause, Refused};
 use super::scan::{self, Signature};
 use super::{Engine, Plugin, SelfTests};
 use crate::config::Limits;
@@ -85,9 +86,16 @@ pub(super) struct Tried {
 /// Why a version cannot be served.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) reason: String,
+    pub(super) refused: Refused,
     /// Whether another attempt may end better.
     pub(super) passing: bool,
+}
+
+impl Refusal {
+    pub(super) fn new(cause: Cause, error: &anyhow::Error) -> Self {
+        let refused = Refused { cause, reason: format!("{error:#}") };
+        Self { refused, passing: error.is::<Passing>() }
+    }
 }
 
 /// The threads, and what they have done.
@@ -181,10 +189,6 @@ impl Source {
         }
         let begun = Instant::now();
         let plugin = contents.load_and_test(&self.engine, name, &self.limits, tests.as_deref());
-        let plugin = plugin.map_err(|error| Refusal {
-            reason: format!("{error:#}"),
-            passing: error.is::<Passing>(),
-        });
         let tried = Tried { id: contents.id(name), took: begun.elapsed(), plugin };
         Outcome::Read(Box::new(Read { signature, version, tried: Some(tried) }))
     }

@@ -20,6 +20,7 @@ mod kind;
 mod loaders;
 mod plugin;
 mod pool;
+mod refused;
 mod reload;
 mod reports;
 mod scan;
@@ -57,7 +58,9 @@ pub use describe::Method;
 pub use engine::{Concurrency, Engine};
 pub use inspect::{Import, Inspection, Offer, inspect, inspect_file};
 pub use kind::Kind;
+use loaders::Refusal;
 pub use plugin::{Invocation, Plugin};
+use refused::Cause;
 pub use reload::{Reloader, RescanHandle};
 pub use scan::is_name as is_plugin_name;
 pub use self_test::{MAX_SELF_TEST, SelfTests};
@@ -308,10 +311,12 @@ impl scan::Contents {
         name: &str,
         limits: &Limits,
         tests: Option<&SelfTests>,
-    ) -> anyhow::Result<Plugin> {
-        let plugin = self.load(engine, name, limits)?;
+    ) -> Result<Plugin, Refusal> {
+        let refusal = |cause| move |error| Refusal::new(cause, &error);
+        let plugin = self.load(engine, name, limits).map_err(refusal(Cause::Invalid))?;
+        let config = self.config(name).map_err(refusal(Cause::Invalid))?;
         match tests {
-            Some(tests) if self.config(name)?.self_test => tests.run(plugin),
+            Some(tests) if config.self_test => tests.run(plugin).map_err(refusal(Cause::SelfTest)),
             _ => Ok(plugin),
         }
     }

@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::condemned::Condemned;
 use super::loaders::{Done, Job, Loaders, Outcome, Read, Refusal, Tried, Version};
+use super::refused::{Cause, Refused};
 use super::scan::{self, Found, Signature};
 use super::watch::{Bell, Hints, Watch};
 use super::{CHANGE_SETTLES, Engine, Plugin, Plugins, SelfTests};
@@ -115,8 +116,8 @@ struct File {
     served: Option<Version>,
     /// What those that may serve, or serve again, were made of.
     versions: Vec<(Weak<Plugin>, Version)>,
-    /// The reason that was reported last.
-    reported: Option<String>,
+    /// What was reported last.
+    reported: Option<Refused>,
 }
 
 impl Reloader {
@@ -314,7 +315,7 @@ impl Reloader {
         if let Err(reason) = &file.seen {
             let reason = reason.clone();
             file.settled = true;
-            self.report(&name, reason);
+            self.report(&name, Cause::Invalid, reason);
             return None;
         }
         self.tickets = self.tickets.wrapping_add(1);
@@ -326,7 +327,7 @@ impl Reloader {
         let job = Job { ticket, name: name.clone(), known, condemned, tests };
         if let Err(lost) = self.loaders.load(job) {
             file.loading = None;
-            self.report(&name, format!("{lost:#}"));
+            self.report(&name, Cause::Invalid, format!("{lost:#}"));
         }
         None
     }
@@ -363,7 +364,7 @@ impl Reloader {
             Outcome::Changing => return Some(Instant::now() + QUIET),
             Outcome::Unreadable(reason) => {
                 file.settled = !file.again;
-                self.report(&name, reason);
+                self.report(&name, Cause::Invalid, reason);
                 return None;
             }
             Outcome::Read(read) => {
@@ -380,13 +381,12 @@ impl Reloader {
         let due = (!file.settled).then(|| file.since + QUIET);
         let served = file.served.as_ref() == Some(&version);
         let Some(Tried { id, took, plugin }) = tried else {
-            if served {
-                file.reported = None;
-            }
             file.tried = Some(version.clone());
-            if !served && let Some(reason) = self.condemned.reason(&version) {
+            if served {
+                self.clear(&name);
+            } else if let Some(reason) = self.condemned.reason(&version) {
                 let reason = reason.to_owned();
-                self.report(&name, reason);
+                self.report(&name, Cause::TakenBack, reason);
             }
             return due;
         };
@@ -395,29 +395,31 @@ impl Reloader {
                 file.failures = 0;
                 file.tried = Some(version.clone());
                 let replaced = file.served.replace(version.clone()).is_some();
-                file.reported = None;
                 let plugin = Arc::new(plugin);
                 file.versions.retain(|(plugin, _)| plugin.strong_count() > 0);
                 file.versions.push((Arc::downgrade(&plugin), version));
                 self.plugins.replace(|table| table.insert(plugin, Instant::now()));
                 self.telemetry.plugin_loaded(&id, replaced, took);
+                self.clear(&name);
                 due
             }
-            Err(Refusal { reason, passing: true }) if file.failures < RETRIES => {
+            Err(Refusal { refused: Refused { cause, reason }, passing: true })
+                if file.failures < RETRIES =>
+            {
                 file.failures += 1;
                 file.settled = false;
                 let rests = Instant::now() + REST;
                 file.rests = Some(rests);
-                self.report(&name, format!("{reason}; it is tried again in {REST:?}"));
+                self.report(&name, cause, format!("{reason}; it is tried again in {REST:?}"));
                 Some(rests)
             }
-            Err(Refusal { reason, passing }) => {
+            Err(Refusal { refused, passing }) => {
                 file.failures = 0;
                 // What may end better is tried again by whoever touches the file or asks for it.
                 if !passing {
                     file.tried = Some(version);
                 }
-                self.report(&name, reason);
+                self.report(&name, refused.cause, refused.reason);
                 due
             }
         }
@@ -436,6 +438,7 @@ impl Reloader {
             );
             let name = bad.id().name.clone();
             self.plugins.replace(|table| table.take_back(&name, Instant::now()));
+            self.hold(&name, Refused { cause: Cause::TakenBack, reason: reason.clone() });
             self.telemetry.plugin_taken_back(bad.id(), back.id(), failures, calls);
             let Some(file) = self.files.get_mut(&*name) else { continue };
             let version = |plugin: &Arc<Plugin>| {
@@ -446,7 +449,6 @@ impl Reloader {
             };
             let (bad, back) = (version(&bad), version(&back));
             file.served = back;
-            file.reported = Some(reason.clone());
             if let Some(bad) = bad {
                 self.condemned.insert(bad, reason);
             }
@@ -466,6 +468,7 @@ impl Reloader {
         if now < due {
             return Some(due);
         }
+        self.clear(name);
         self.files.remove(name);
         let mut removed = None;
         self.plugins.replace(|table| removed = table.remove(name, now));
@@ -475,14 +478,33 @@ impl Reloader {
         None
     }
 
-    fn report(&mut self, name: &str, reason: String) {
+    fn report(&mut self, name: &str, cause: Cause, reason: String) {
         let Some(file) = self.files.get_mut(name) else { return };
-        if file.reported.as_ref() == Some(&reason) {
+        let refused = Refused { cause, reason };
+        if file.reported.as_ref() == Some(&refused) {
             return;
         }
         let serving = file.served.as_ref().map(|(digest, ..)| digest.as_str());
-        self.telemetry.plugin_refused(name, &reason, serving);
-        file.reported = Some(reason);
+        self.telemetry.plugin_refused(name, &refused.reason, serving);
+        self.hold(name, refused);
+    }
+
+    /// Holds something against a file, for those who ask.
+    fn hold(&mut self, name: &str, refused: Refused) {
+        self.clear(name);
+        let Some(file) = self.files.get_mut(name) else { return };
+        self.telemetry.refused_now(name, refused.cause.name());
+        self.plugins.replace(|table| table.refuse(name, refused.clone()));
+        file.reported = Some(refused);
+    }
+
+    /// Nothing is held against a file any more.
+    fn clear(&mut self, name: &str) {
+        let Some(file) = self.files.get_mut(name) else { return };
+        if let Some(before) = file.reported.take() {
+            self.telemetry.refused_no_more(name, before.cause.name());
+            self.plugins.replace(|table| table.accept(name));
+        }
     }
 
     fn report_misnamed(&mut self, misnamed: Vec<String>) {

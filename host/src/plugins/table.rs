@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::discovery::Told;
 use super::plugin::Plugin;
+use super::refused::{Refused, RefusedFiles};
 use super::served;
 use super::typed::{normal, resolve};
 
@@ -39,6 +40,7 @@ pub(super) struct Table {
     /// Plugins that are about to go. They serve, and nothing more is fetched
     /// for them.
     leaving: BTreeSet<Arc<str>>,
+    refused: RefusedFiles,
 }
 
 /// A plugin that is served.
@@ -78,6 +80,7 @@ impl Table {
             changes: Vec::new(),
             told: Told::default(),
             leaving: BTreeSet::new(),
+            refused: RefusedFiles::default(),
         }
     }
 
@@ -179,6 +182,22 @@ impl Table {
         self.note_change(name, now);
         self.find_aliases();
         Some(served.newest)
+    }
+
+    /// Notes that a file is not served as it is now.
+    pub(super) fn refuse(&mut self, name: &str, refused: Refused) {
+        self.refused.insert(name, refused);
+        self.told = Told::default();
+    }
+
+    /// Forgets what was held against a file.
+    pub(super) fn accept(&mut self, name: &str) {
+        self.refused.remove(name);
+        self.told = Told::default();
+    }
+
+    pub(super) fn refused(&self) -> &RefusedFiles {
+        &self.refused
     }
 
     /// Notes whether a plugin is about to go.

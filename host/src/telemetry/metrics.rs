@@ -35,6 +35,7 @@ pub(super) struct Metrics {
     pub(super) plugins: IntGauge,
     pub(super) circuit_open: IntGaugeVec,
     pub(super) circuit_opened: IntCounterVec,
+    pub(super) plugin_refused: IntGaugeVec,
     pub(super) rollbacks: IntCounterVec,
     pub(super) guest_lines_dropped: IntCounterVec,
     pub(super) compile_cache: IntCounterVec,
@@ -75,6 +76,11 @@ impl Metrics {
             &["plugin"],
         )?;
         registry.register(Box::new(circuit_open.clone()))?;
+        let plugin_refused = IntGaugeVec::new(
+            Opts::new("rpchost_plugin_refused", "1 while a file is not served as it is, by cause."),
+            &["plugin", "reason"],
+        )?;
+        registry.register(Box::new(plugin_refused.clone()))?;
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             let histogram = prometheus::Histogram::with_opts(options)?;
@@ -146,6 +152,7 @@ impl Metrics {
                 "Times that a plugin began to rest because it kept failing.",
                 &["plugin"],
             )?,
+            plugin_refused,
             rollbacks: counters(
                 "rpchost_rollbacks_total",
                 "Versions that failed right after they came, and were taken back.",

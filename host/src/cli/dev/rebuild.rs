@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::super::{build, output};
+use super::super::{build, local, output};
 use crate::author::{Project, Sources};
-use crate::config::Limits;
+use crate::config::{Config, Limits};
+use crate::plugins::Engine;
 
 /// Builds at once. Each takes what cores there are.
 const AT_ONCE: usize = 1;
@@ -16,6 +17,7 @@ const AT_ONCE: usize = 1;
 #[derive(Debug)]
 pub(super) struct Rebuilds {
     projects: Vec<(PathBuf, Sources)>,
+    engine: Engine,
     limits: Limits,
     plugins: PathBuf,
 }
@@ -27,28 +29,26 @@ impl Rebuilds {
     /// # Errors
     ///
     /// When there is no project, or it cannot be watched.
-    pub(super) fn first(
-        directories: &[PathBuf],
-        limits: Limits,
-        plugins: &Path,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn first(directories: &[PathBuf], config: &Config) -> anyhow::Result<Self> {
         let mut projects = Vec::with_capacity(directories.len());
         for directory in directories {
             // Before it is built: what changes meanwhile is built again.
             let project = Project::open(directory)?;
             projects.push((project.directory.clone(), project.sources()?));
         }
+        let engine = local::engine(config)?;
         for (directory, _) in &projects {
-            say(directory, &limits, plugins);
+            say(directory, &engine, &config.limits, &config.plugins);
         }
-        Ok(Self { projects, limits, plugins: plugins.to_owned() })
+        Ok(Self { projects, engine, limits: config.limits, plugins: config.plugins.clone() })
     }
 
     /// Builds again what changes, for as long as it is polled.
     pub(super) async fn keep(self) {
         let turn = Arc::new(Semaphore::new(AT_ONCE));
         let keeping = self.projects.into_iter().map(|(directory, mut sources)| {
-            let (turn, limits, plugins) = (turn.clone(), self.limits, self.plugins.clone());
+            let (turn, engine) = (turn.clone(), self.engine.clone());
+            let (limits, plugins) = (self.limits, self.plugins.clone());
             async move {
                 loop {
                     if let Err(error) = sources.changed().await {
@@ -60,8 +60,10 @@ impl Rebuilds {
                     }
                     let Ok(_turn) = turn.acquire().await else { return };
                     let (directory, plugins) = (directory.clone(), plugins.clone());
-                    let building =
-                        tokio::task::spawn_blocking(move || say(&directory, &limits, &plugins));
+                    let engine = engine.clone();
+                    let building = tokio::task::spawn_blocking(move || {
+                        say(&directory, &engine, &limits, &plugins);
+                    });
                     if let Err(error) = building.await {
                         output::error(format_args!("a build was cut off: {error}"));
                     }
@@ -73,9 +75,9 @@ impl Rebuilds {
 }
 
 /// Builds a project and puts it where the host finds it.
-fn say(directory: &Path, limits: &Limits, plugins: &Path) {
+fn say(directory: &Path, engine: &Engine, limits: &Limits, plugins: &Path) {
     let built = Project::open(directory).and_then(|project| {
-        let built = build::into(&project, limits, Some(plugins));
+        let built = build::into(&project, engine, limits, Some(plugins));
         built.map_err(|error| error.context(format!("`{}` is not built", project.config.name)))
     });
     match built {
