@@ -4,13 +4,14 @@
 use wit_parser::{Function, Resolve, Type, TypeDefKind, WorldItem};
 
 use super::bindings::camel;
+use super::unsigned::{Way, mended};
 use super::wit::Wit;
 
 /// The text of the entry, for a handler in the file `source` one folder above.
 pub(super) fn entry(wit: &Wit, source: &str) -> String {
     let mut text = format!(
         "// Made by `rpchost build`.\nimport * as own from \"../{source}\";\n\
-         import {{ guarded }} from \"./guard.js\";\n\n"
+         import {{ guarded, u32 }} from \"./guard.js\";\n\n"
     );
     let world = wit.resolve.worlds.get(wit.world);
     for (key, item) in world.into_iter().flat_map(|world| &world.exports) {
@@ -41,9 +42,34 @@ pub(super) fn entry(wit: &Wit, source: &str) -> String {
 }
 
 fn guarded(resolve: &Resolve, owner: &str, name: &str, function: &Function) -> String {
-    match error(resolve, function.result.as_ref()) {
-        Some(err) => format!("guarded({owner}, \"{name}\", (message) => {err})"),
-        None => format!("guarded({owner}, \"{name}\")"),
+    let mut more = Vec::new();
+    let params: Vec<_> = (0..function.params.len()).map(|number| format!("a{number}")).collect();
+    let args: Vec<_> = function
+        .params
+        .iter()
+        .zip(&params)
+        .map(|(param, value)| mended(resolve, &param.ty, Way::In, value))
+        .collect();
+    if args.iter().any(Option::is_some) {
+        let args = args.into_iter().zip(&params);
+        let args: Vec<_> = args.map(|(arg, param)| arg.unwrap_or_else(|| param.clone())).collect();
+        more.push(format!("args: ({}) => [{}]", params.join(", "), args.join(", ")));
+    }
+    let (ok, err) = match function.result.as_ref().map(|ty| (ty, kind(resolve, ty))) {
+        Some((_, Some(TypeDefKind::Result(result)))) => (result.ok.as_ref(), result.err.as_ref()),
+        other => (other.map(|(ty, _)| ty), None),
+    };
+    for (name, ty) in [("result", ok), ("err", err)] {
+        if let Some(mended) = ty.and_then(|ty| mended(resolve, ty, Way::Out, "value")) {
+            more.push(format!("{name}: (value) => {mended}"));
+        }
+    }
+    if let Some(err) = error(resolve, function.result.as_ref()) {
+        more.push(format!("asErr: (message) => {err}"));
+    }
+    match more.as_slice() {
+        [] => format!("guarded({owner}, \"{name}\")"),
+        more => format!("guarded({owner}, \"{name}\", {{ {} }})", more.join(", ")),
     }
 }
 
@@ -111,7 +137,7 @@ fn is_string(resolve: &Resolve, ty: &Type) -> bool {
 }
 
 /// What a type is, behind all its names.
-fn kind<'a>(resolve: &'a Resolve, ty: &Type) -> Option<&'a TypeDefKind> {
+pub(super) fn kind<'a>(resolve: &'a Resolve, ty: &Type) -> Option<&'a TypeDefKind> {
     let Type::Id(id) = ty else { return None };
     match &resolve.types.get(*id)?.kind {
         TypeDefKind::Type(inner @ Type::Id(_)) => kind(resolve, inner),
@@ -143,11 +169,12 @@ mod tests {
         for line in [
             "import * as own from \"../handler.ts\";",
             "export const myApi = {",
-            "  getIt: guarded(own.myApi, \"getIt\", (message) => message),",
-            "  put: guarded(own.myApi, \"put\", (message) => ({ code: 1, message, \
-             data: undefined, again: false })),",
-            "  odd: guarded(own.myApi, \"odd\"),",
-            "  plain: guarded(own.myApi, \"plain\"),",
+            "  getIt: guarded(own.myApi, \"getIt\", { result: (value) => u32(value), \
+             asErr: (message) => message }),",
+            "  put: guarded(own.myApi, \"put\", { asErr: (message) => ({ code: 1, message, \
+             data: undefined, again: false }) }),",
+            "  odd: guarded(own.myApi, \"odd\", { result: (value) => u32(value) }),",
+            "  plain: guarded(own.myApi, \"plain\", { result: (value) => u32(value) }),",
             "export const goOn = guarded(own, \"goOn\");",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -14,6 +14,7 @@ mod recipes;
 mod sources;
 mod templates;
 mod tools;
+mod unsigned;
 mod wit;
 
 pub use create::{Created, create};

@@ -184,7 +184,10 @@ fn last_lines(stderr: &str) -> Vec<String> {
 /// The line of a guest's standard error that says why it ended: what Python, Go and Rust write of
 /// an exception or a panic, else the last one.
 fn last_words(stderr: &str) -> Option<&str> {
-    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = stderr
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACK"))
+        .collect();
     let behind = |is_head: fn(&str) -> bool| {
         let head = lines.iter().rposition(|line| is_head(line))?;
         lines.iter().skip(head + 1).find(|line| !line.starts_with(char::is_whitespace))
@@ -238,6 +241,10 @@ mod tests {
             (python, Some("ValueError: n is 5")),
             (go, Some("panic: n is 5")),
             (rust, Some("n is 5")),
+            (
+                "thread '<unnamed>' (1) panicked at a.rs:1:1:\n\nnote: run with `RUST_BACKTRACE=1`\n",
+                Some("thread '<unnamed>' (1) panicked at a.rs:1:1:"),
+            ),
             ("first\nn is 5\n\n", Some("n is 5")),
             ("Traceback (most recent call last):\n", Some("Traceback (most recent call last):")),
             ("\n \n", None),
