@@ -96,8 +96,9 @@ if [ -z "$quick" ]; then
     }
     node_library amqplib clients/node
     node_library @kubernetes-models/keda deploy
-    # For guests in JavaScript and TypeScript. Each of the two is one binary and its wrapper, of a
+    # For guests in JavaScript and TypeScript. Each of the tools is one binary and its wrapper, of a
     # version that is named; a lock file would want packages of systems that they do not have.
+    # What they bundle in examples/ is there too.
     if [ ! -x target/author/node_modules/.bin/componentize-qjs ] \
         || ! cmp -s tests/author/package.json target/author/installed.json; then
         step "Node's componentize-qjs and esbuild"
@@ -105,6 +106,14 @@ if [ -z "$quick" ]; then
         cp tests/author/package.json target/author
         (cd target/author && npm install --no-package-lock --no-audit --no-fund)
         cp tests/author/package.json target/author/installed.json
+    fi
+    # The environment of examples/schema-python, as its README makes it.
+    if ! cmp -s examples/schema-python/requirements.txt target/author/schema-venv/installed.txt; then
+        step "Python's jsonschema"
+        python3 -m venv --clear target/author/schema-venv
+        target/author/schema-venv/bin/python -m pip install --quiet \
+            -r examples/schema-python/requirements.txt
+        cp examples/schema-python/requirements.txt target/author/schema-venv/installed.txt
     fi
 fi
 
@@ -171,7 +180,7 @@ if [ -n "$quick" ]; then
         --skip tracing:: --skip verifying:: --skip benching:: --skip guest_logs:: --skip traps:: --skip reuse:: --skip circuit:: \
         --skip messages:: --skip frames:: --skip command_line:: --skip reload:: \
         --skip author::languages:: --skip author::throwing:: --skip author::developing:: --skip author::rare:: \
-        --skip author::examples:: --skip author::swaps:: \
+        --skip author::examples:: --skip author::swaps:: --skip author::packages:: \
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else
     # Languages that few write plugins in are left to tests/soak.sh.
