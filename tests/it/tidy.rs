@@ -80,7 +80,10 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs", "author/wit.rs"]),
-    ("wit_parser", &["plugins/core_module.rs", "author/wit.rs", "author/javascript.rs"]),
+    (
+        "wit_parser",
+        &["plugins/core_module.rs", "author/wit.rs", "author/javascript.rs", "author/unsigned.rs"],
+    ),
     ("wit_bindgen_c", &["author/bindings.rs"]),
     ("wit_bindgen_core", &["author/bindings.rs"]),
     ("wit_bindgen_go", &["author/bindings.rs"]),

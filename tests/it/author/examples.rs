@@ -74,7 +74,7 @@ pub(super) fn called(language: &Language) {
     let told: serde_json::Value = serde_json::from_str(&err(&refused)).expect("JSON");
     let error = &told["error"];
     assert_eq!(error["kind"], "application", "{}: {told}", language.name);
-    assert_eq!(error["message"], "not-a-number", "{}: {told}", language.name);
+    assert_eq!(error["message"], "not-a-number: cellar", "{}: {told}", language.name);
     assert_eq!(error["data"]["not-a-number"], "cellar", "{}: {told}", language.name);
     let shown = out(&rpchost(folder.path(), &["inspect", "math.wasm"]));
     for part in ["Sums up what sensors have measured.", "cases      12"] {
