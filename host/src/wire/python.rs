@@ -173,7 +173,7 @@ fn case(data: &str, message: &str) -> Option<(String, Option<Value>)> {
         return None;
     }
     let value = match serde_json::from_str(data).ok()? {
-        Value::String(name) if name == message => None,
+        Value::String(name) if name == case => None,
         Value::Object(mut members) if members.len() == 1 => Some(members.remove(case)?),
         _ => return None,
     };
@@ -223,6 +223,13 @@ mod tests {
             ("not-found", r#""not-found""#, "rpchost.NotFound", message("not-found")),
             ("too-big", r#"{"too-big":{"by":3}}"#, "rpchost.TooBig", r#"[{"by":3}]"#.into()),
             ("too-big: 3", r#"{"too-big":"3"}"#, "rpchost.TooBig", message("3")),
+            // A text that looks like a case with a value, and is none.
+            (
+                "timeout: no answer",
+                r#""timeout: no answer""#,
+                "rpchost.ApplicationError",
+                message("timeout: no answer"),
+            ),
             // No name of a class.
             ("bad", r#"{"type":"os.system"}"#, "rpchost.ApplicationError", message("bad")),
             ("bad", r#"{"type":""}"#, "rpchost.ApplicationError", message("bad")),
