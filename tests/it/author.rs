@@ -183,21 +183,28 @@ fn what_build_has_compiled_is_there_for_all_commands() {
         let ended = rpchost_at_home(&state, folder.path(), args);
         assert!(ended.status.success(), "{args:?}: {}", err(&ended));
     };
-    // What is compiled again gets a new file.
+    // What is made again gets a new file.
     let kept = || {
         let entries = std::fs::read_dir(state.join("rpchost/compiled")).unwrap();
         let compiled = entries
             .map(Result::unwrap)
             .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "cwasm"));
-        compiled.map(|entry| entry.ino()).collect::<Vec<_>>()
+        compiled.map(|entry| (entry.ino(), entry.path())).collect::<Vec<_>>()
     };
     run(&["build", "greeter"]);
-    let first = kept();
-    assert_eq!(first.len(), 1);
-    run(&["call", "--file", "plugins/greeter.wasm", "greeter"]);
-    run(&["inspect", "plugins/greeter.wasm"]);
-    run(&["test", "greeter"]);
-    assert_eq!(kept(), first);
+    assert_eq!(kept().len(), 1);
+    for args in [
+        &["call", "--file", "plugins/greeter.wasm", "greeter"][..],
+        &["inspect", "plugins/greeter.wasm"],
+        &["test", "greeter"],
+    ] {
+        kept().iter().for_each(|(_, file)| std::fs::remove_file(file).unwrap());
+        run(args);
+        let made = kept();
+        assert_eq!(made.len(), 1, "{args:?} keeps what it compiles");
+        run(args);
+        assert_eq!(kept(), made, "{args:?} takes what is there");
+    }
     std::fs::write(folder.path().join("rpchost.toml"), "prefetch = 'many'").unwrap();
     run(&["inspect", "plugins/greeter.wasm"]);
 }
@@ -290,10 +297,26 @@ async fn a_version_that_fails_its_cases_does_not_take_over() {
     assert_eq!(digest(), Some(Arc::clone(&first)));
     let held = "rpchost_plugin_refused{plugin=\"v\",reason=\"self-test\"} 1";
     until(|| telemetry.scrape().unwrap().contains(held)).await;
+    // Another reason for a while; what is held against the file comes back.
+    let config = folder.path().join("v.toml");
+    std::os::unix::fs::symlink("nowhere", &config).unwrap();
+    let unreadable = "rpchost_plugin_refused{plugin=\"v\",reason=\"invalid\"} 1";
+    until(|| telemetry.scrape().unwrap().contains(unreadable)).await;
+    assert!(!telemetry.scrape().unwrap().contains(held));
+    std::fs::remove_file(&config).unwrap();
+    until(|| telemetry.scrape().unwrap().contains(held)).await;
+    assert!(!telemetry.scrape().unwrap().contains(unreadable));
     // Its operator wants it all the same.
-    std::fs::write(folder.path().join("v.toml"), "self-test = false\n").unwrap();
+    std::fs::write(&config, "self-test = false\n").unwrap();
     until(|| digest().is_some_and(|digest| digest != first)).await;
-    until(|| !telemetry.scrape().unwrap().contains("rpchost_plugin_refused{")).await;
+    let none = || !telemetry.scrape().unwrap().contains("rpchost_plugin_refused{");
+    until(none).await;
+    // Of a file that is gone, nothing is said any more.
+    let text = folder.path().join("w.wasm");
+    std::fs::write(&text, "no WASM").unwrap();
+    until(|| !none()).await;
+    std::fs::remove_file(&text).unwrap();
+    until(none).await;
     stop.cancel();
     running.await.unwrap();
 }

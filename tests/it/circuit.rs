@@ -10,6 +10,7 @@ use rpchost::message::{Delivery, HeaderValue, Reply};
 use rpchost::plugins::{Engine, Plugins};
 use rpchost::telemetry::Telemetry;
 
+use crate::author::with_cases;
 use crate::core::{error, header, limits, status};
 use crate::support::fake_broker::{FakeBroker, delivery};
 use crate::support::host::{Host, Options};
@@ -295,6 +296,10 @@ async fn a_bad_file_under_load_costs_a_few_calls_and_is_not_tried_again() {
     assert!((5..40).contains(&failed), "{failed} of {}", statuses.len());
     assert!(statuses.iter().all(|status| ["ok", "trap"].contains(status)));
     assert_eq!(host.metric("rpchost_rollbacks_total{plugin=\"job\"}"), 1.0);
+    let held = |reason: &str| {
+        host.metric(&format!("rpchost_plugin_refused{{plugin=\"job\",reason=\"{reason}\"}}"))
+    };
+    assert_eq!(held("taken-back"), 1.0);
 
     let connection = broker::connect(&broker.amqp_url()).await;
     let channel = connection.create_channel().await.unwrap();
@@ -305,6 +310,7 @@ async fn a_bad_file_under_load_costs_a_few_calls_and_is_not_tried_again() {
             String::from_utf8_lossy(&call(&channel, &queue, asked, b"").await.data).into_owned()
         }
     };
+    assert!(ask("rpchost.describe").await.contains("\"cause\":\"taken-back\""));
     // Nor when it is written again, nor under another name, nor by a rescan.
     host.put("job", &bad);
     host.put("copy", &bad);
@@ -322,6 +328,7 @@ async fn a_bad_file_under_load_costs_a_few_calls_and_is_not_tried_again() {
     host.put("copy", &guests::marked(&good, 1));
     until("another file", Duration::from_secs(5), || async { ask("copy").await == "v-0000000001" })
         .await;
+    assert_eq!(held("taken-back"), 0.0);
     host.put("job", &bad);
     until("the report", Duration::from_secs(5), || async {
         host.log().contains("`job.wasm` is refused and `job@")
@@ -333,4 +340,40 @@ async fn a_bad_file_under_load_costs_a_few_calls_and_is_not_tried_again() {
         ask("job").await == "v-0000000002"
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_keeps_its_own_reason_when_the_version_before_it_is_taken_back() {
+    let broker = broker::shared().await;
+    let queue = unique("reasons");
+    let good = guests::version("v-0000000001");
+    let host = Host::start(&Options::new(&broker.amqp_url(), &queue), &[("job", &good)]);
+    let connection = broker::connect(&broker.amqp_url()).await;
+    let channel = connection.create_channel().await.unwrap();
+    let ask = || async {
+        let asked = BasicProperties::default().with_type("job".into());
+        String::from_utf8_lossy(&call(&channel, &queue, asked, b"").await.data).into_owned()
+    };
+    assert_eq!(ask().await, "v-0000000001");
+    host.put("job", &guests::guest("unreachable").wasm);
+    until("the second version", Duration::from_secs(20), || async {
+        ask().await.contains("trapped")
+    })
+    .await;
+    let never = guests::version("v-0000000003");
+    host.put("job", &with_cases(&never, &["v-0000000004"]));
+    let held = |reason: &str| {
+        host.metric(&format!("rpchost_plugin_refused{{plugin=\"job\",reason=\"{reason}\"}}"))
+    };
+    until("the third version's refusal", Duration::from_secs(20), || async {
+        held("self-test") == 1.0
+    })
+    .await;
+    until("the first version", Duration::from_secs(20), || async { ask().await == "v-0000000001" })
+        .await;
+    until("the rollback", Duration::from_secs(20), || async {
+        host.metric("rpchost_rollbacks_total{plugin=\"job\"}") == 1.0
+    })
+    .await;
+    assert_eq!((held("self-test"), held("taken-back")), (1.0, 0.0));
 }

@@ -110,7 +110,8 @@ struct File {
     failures: u32,
     /// When it is tried again after one.
     rests: Option<Instant>,
-    /// What was last tried.
+    /// What was last tried: what is reported is of this version. Absent where that is of none, so
+    /// that whatever comes next is tried.
     tried: Option<Version>,
     /// What is served of it.
     served: Option<Version>,
@@ -315,6 +316,7 @@ impl Reloader {
         if let Err(reason) = &file.seen {
             let reason = reason.clone();
             file.settled = true;
+            file.tried = None;
             self.report(&name, Cause::Invalid, reason);
             return None;
         }
@@ -364,6 +366,7 @@ impl Reloader {
             Outcome::Changing => return Some(Instant::now() + QUIET),
             Outcome::Unreadable(reason) => {
                 file.settled = !file.again;
+                file.tried = None;
                 self.report(&name, Cause::Invalid, reason);
                 return None;
             }
@@ -408,6 +411,7 @@ impl Reloader {
             {
                 file.failures += 1;
                 file.settled = false;
+                file.tried = None;
                 let rests = Instant::now() + REST;
                 file.rests = Some(rests);
                 self.report(&name, cause, format!("{reason}; it is tried again in {REST:?}"));
@@ -416,9 +420,7 @@ impl Reloader {
             Err(Refusal { refused, passing }) => {
                 file.failures = 0;
                 // What may end better is tried again by whoever touches the file or asks for it.
-                if !passing {
-                    file.tried = Some(version);
-                }
+                file.tried = (!passing).then_some(version);
                 self.report(&name, refused.cause, refused.reason);
                 due
             }
@@ -438,7 +440,6 @@ impl Reloader {
             );
             let name = bad.id().name.clone();
             self.plugins.replace(|table| table.take_back(&name, Instant::now()));
-            self.hold(&name, Refused { cause: Cause::TakenBack, reason: reason.clone() });
             self.telemetry.plugin_taken_back(bad.id(), back.id(), failures, calls);
             let Some(file) = self.files.get_mut(&*name) else { continue };
             let version = |plugin: &Arc<Plugin>| {
@@ -449,8 +450,12 @@ impl Reloader {
             };
             let (bad, back) = (version(&bad), version(&back));
             file.served = back;
-            if let Some(bad) = bad {
-                self.condemned.insert(bad, reason);
+            let Some(bad) = bad else { continue };
+            // Another version may be in its place by now, with a reason of its own.
+            let is_there = file.tried.as_ref() == Some(&bad);
+            self.condemned.insert(bad, reason.clone());
+            if is_there {
+                self.hold(&name, Refused { cause: Cause::TakenBack, reason });
             }
         }
     }
@@ -489,13 +494,15 @@ impl Reloader {
         self.hold(name, refused);
     }
 
-    /// Holds something against a file, for those who ask.
+    /// Holds something against a file, for those who ask, in place of what was held before.
     fn hold(&mut self, name: &str, refused: Refused) {
-        self.clear(name);
         let Some(file) = self.files.get_mut(name) else { return };
+        let before = file.reported.replace(refused.clone());
         self.telemetry.refused_now(name, refused.cause.name());
-        self.plugins.replace(|table| table.refuse(name, refused.clone()));
-        file.reported = Some(refused);
+        if let Some(before) = before.filter(|before| before.cause != refused.cause) {
+            self.telemetry.refused_no_more(name, before.cause.name());
+        }
+        self.plugins.replace(|table| table.refuse(name, refused));
     }
 
     /// Nothing is held against a file any more.
