@@ -14,26 +14,30 @@ pub(super) fn entry(wit: &Wit, source: &str) -> String {
          import {{ guarded, u32 }} from \"./guard.js\";\n\n"
     );
     let world = wit.resolve.worlds.get(wit.world);
-    for (key, item) in world.into_iter().flat_map(|world| &world.exports) {
+    let exports = world.into_iter().flat_map(|world| &world.exports);
+    for (number, (key, item)) in exports.enumerate() {
+        // What is exported may be called `delete`, or as something in here.
+        let local = format!("e{number}");
         match item {
             WorldItem::Function(function) => {
-                let name = camel(function.name.split('-'));
+                let name = named(&function.name);
                 let guarded = guarded(&wit.resolve, "own", &name, function);
-                text.push_str(&format!("export const {name} = {guarded};\n"));
+                text.push_str(&format!("const {local} = {guarded};\n"));
+                text.push_str(&format!("export {{ {local} as {name} }};\n"));
             }
             WorldItem::Interface { id, .. } => {
                 let whole = wit.resolve.name_world_key(key);
                 let short = whole.split('@').next().unwrap_or_default();
-                let name = camel(short.rsplit('/').next().unwrap_or_default().split('-'));
-                text.push_str(&format!("export const {name} = {{\n"));
+                let name = named(short.rsplit('/').next().unwrap_or_default());
+                text.push_str(&format!("const {local} = {{\n"));
                 let owner = format!("own.{name}");
                 let found = wit.resolve.interfaces.get(*id);
                 for function in found.into_iter().flat_map(|found| found.functions.values()) {
-                    let name = camel(function.name.split('-'));
+                    let name = named(&function.name);
                     let guarded = guarded(&wit.resolve, &owner, &name, function);
                     text.push_str(&format!("  {name}: {guarded},\n"));
                 }
-                text.push_str("};\n");
+                text.push_str(&format!("}};\nexport {{ {local} as {name} }};\n"));
             }
             WorldItem::Type { .. } => {}
         }
@@ -84,7 +88,7 @@ fn error(resolve: &Resolve, result: Option<&Type>) -> Option<String> {
     let mut has_message = false;
     let mut fields = Vec::new();
     for field in &record.fields {
-        let name = camel(field.name.split('-'));
+        let name = named(&field.name);
         if field.name == "message" && is_string(resolve, &field.ty) {
             has_message = true;
             fields.push(name);
@@ -136,6 +140,11 @@ fn is_string(resolve: &Resolve, ty: &Type) -> bool {
     }
 }
 
+/// A name of WIT as the engine has it: `user-ID` is `userId`.
+pub(super) fn named(name: &str) -> String {
+    camel(name.to_lowercase().split('-'))
+}
+
 /// What a type is, behind all its names.
 pub(super) fn kind<'a>(resolve: &'a Resolve, ty: &Type) -> Option<&'a TypeDefKind> {
     let Type::Id(id) = ty else { return None };
@@ -160,22 +169,28 @@ mod tests {
                 get-it: func() -> result<u32, string>;\n\
                 put: func() -> result<_, alias>;\n\
                 odd: func() -> result<u32, other>;\n\
-                plain: func() -> u32;\n\
+                plain-ID: func() -> u32;\n\
             }\n\
-            world plugin { export my-api; export go-on: func() -> result; }\n";
+            world plugin {\n\
+                export my-api;\n\
+                export go-on: func() -> result;\n\
+                export delete: func();\n\
+            }\n";
         std::fs::write(folder.path().join("x.wit"), wit).unwrap();
         let wit = Wit::read(folder.path()).unwrap().unwrap();
         let text = entry(&wit, "handler.ts");
         for line in [
             "import * as own from \"../handler.ts\";",
-            "export const myApi = {",
+            "export { e2 as myApi };",
             "  getIt: guarded(own.myApi, \"getIt\", { result: (value) => u32(value), \
              asErr: (message) => message }),",
             "  put: guarded(own.myApi, \"put\", { asErr: (message) => ({ code: 1, message, \
              data: undefined, again: false }) }),",
             "  odd: guarded(own.myApi, \"odd\", { result: (value) => u32(value) }),",
-            "  plain: guarded(own.myApi, \"plain\", { result: (value) => u32(value) }),",
-            "export const goOn = guarded(own, \"goOn\");",
+            "  plainId: guarded(own.myApi, \"plainId\", { result: (value) => u32(value) }),",
+            "const e0 = guarded(own, \"goOn\");",
+            "export { e0 as goOn };",
+            "export { e1 as delete };",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -3,8 +3,7 @@
 
 use wit_parser::{Resolve, Type, TypeDefKind};
 
-use super::bindings::camel;
-use super::javascript::kind;
+use super::javascript::{kind, named};
 
 /// Where a value is on its way to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,23 +37,27 @@ fn at(resolve: &Resolve, ty: &Type, way: Way, value: &str, depth: usize) -> Opti
         }
         TypeDefKind::Option(some) => {
             if matches!(kind(resolve, some), Some(TypeDefKind::Option(_))) {
-                // An option of an option has a form of its own.
-                return None;
+                // Of an option of an option, the engine has to tell which of them is empty.
+                return tagged([("some", Some(some))].into_iter(), value, inner);
             }
             let mended = inner(some, value)?;
             Some(format!("({value} == null ? {value} : {mended})"))
         }
         TypeDefKind::Record(record) => {
+            let mut any = false;
+            // Each by its name, which finds what a class has its instances compute, too.
             let fields: Vec<_> = record
                 .fields
                 .iter()
-                .filter_map(|field| {
-                    let name = camel(field.name.split('-'));
-                    let mended = inner(&field.ty, &format!("{value}.{name}"))?;
-                    Some(format!("{name}: {mended}"))
+                .map(|field| {
+                    let name = named(&field.name);
+                    let as_it_is = format!("{value}.{name}");
+                    let mended = inner(&field.ty, &as_it_is);
+                    any |= mended.is_some();
+                    format!("{name}: {}", mended.unwrap_or(as_it_is))
                 })
                 .collect();
-            (!fields.is_empty()).then(|| format!("({{ ...{value}, {} }})", fields.join(", ")))
+            any.then(|| format!("({{ {} }})", fields.join(", ")))
         }
         TypeDefKind::Tuple(tuple) => {
             let places = tuple.types.iter().enumerate();
@@ -90,7 +93,8 @@ fn tagged<'a>(
     let mended: Vec<_> = cases
         .filter_map(|(name, ty)| {
             let mended = inner(ty?, &format!("{value}.val"))?;
-            Some(format!("{value}.tag === \"{name}\" ? {{ ...{value}, val: {mended} }} : "))
+            let case = format!("{{ tag: \"{name}\", val: {mended} }}");
+            Some(format!("{value}?.tag === \"{name}\" ? {case} : "))
         })
         .collect();
     (!mended.is_empty()).then(|| format!("({}{value})", mended.concat()))
@@ -107,7 +111,7 @@ mod tests {
         let wit = "package local:x;\n\
             interface api {\n\
                 type id = u32;\n\
-                record user { user-id: id, name: string }\n\
+                record user { user-ID: id, name: string }\n\
                 variant key { by-id(u32), by-name(string), none }\n\
                 all: func(a: u32, b: id, c: list<u32>, d: option<u32>, e: user, f: tuple<string, u32>,\n\
                     g: key, h: result<u32, string>, i: list<user>, j: string, k: u64, l: list<u8>,\n\
@@ -130,15 +134,15 @@ mod tests {
                 "(v >>> 0)",
                 "Array.from(v, (x0) => (x0 >>> 0))",
                 "(v == null ? v : (v >>> 0))",
-                "({ ...v, userId: (v.userId >>> 0) })",
+                "({ userId: (v.userId >>> 0), name: v.name })",
                 "[v[0], (v[1] >>> 0)]",
-                "(v.tag === \"by-id\" ? { ...v, val: (v.val >>> 0) } : v)",
-                "(v.tag === \"ok\" ? { ...v, val: (v.val >>> 0) } : v)",
-                "Array.from(v, (x0) => ({ ...x0, userId: (x0.userId >>> 0) }))",
+                "(v?.tag === \"by-id\" ? { tag: \"by-id\", val: (v.val >>> 0) } : v)",
+                "(v?.tag === \"ok\" ? { tag: \"ok\", val: (v.val >>> 0) } : v)",
+                "Array.from(v, (x0) => ({ userId: (x0.userId >>> 0), name: x0.name }))",
                 "",
                 "",
                 "",
-                "",
+                "(v?.tag === \"some\" ? { tag: \"some\", val: (v.val == null ? v.val : (v.val >>> 0)) } : v)",
             ]
         );
         assert_eq!(mended(Way::Out).first().unwrap(), "u32(v)");

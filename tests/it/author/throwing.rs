@@ -29,6 +29,14 @@ enum Bug {
     Err(&'static str),
 }
 
+/// Leaves a project nothing of the cases of its template.
+fn without_cases(project: &Path) {
+    let config = project.join("rpchost-plugin.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (without, _) = text.split_once("[[case]]").expect("the template has cases");
+    std::fs::write(&config, without).unwrap();
+}
+
 fn thrown(language: usize) {
     let (language, file, plain, bug) = &THROWERS[language];
     let folder = workplace("author");
@@ -39,10 +47,7 @@ fn thrown(language: usize) {
     let source = Path::new(file).file_name().unwrap();
     std::fs::copy(fixtures.join(source), project.join(file)).unwrap();
     std::fs::copy(fixtures.join("thrower.wit"), project.join("wit/world.wit")).unwrap();
-    let config = project.join("rpchost-plugin.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let (without_cases, _) = text.split_once("[[case]]").expect("the template has cases");
-    std::fs::write(&config, without_cases).unwrap();
+    without_cases(&project);
     let built = rpchost(folder.path(), &["build", "thrower", "--plugins", "."]);
     assert!(built.status.success(), "{language}: {}", err(&built));
 
@@ -73,6 +78,50 @@ fn thrown(language: usize) {
     let error_of_bug = error("bug");
     assert_eq!(error_of_bug["kind"], kind, "{language}: {error_of_bug}");
     assert!(message(&error_of_bug).contains(words), "{language}: {error_of_bug}");
+}
+
+#[test]
+fn javascript_loses_nothing_of_a_u32_nor_of_what_is_thrown() {
+    let folder = workplace("author");
+    let made = rpchost(folder.path(), &["new", "unsigned", "--lang", "javascript"]);
+    assert!(made.status.success(), "{}", err(&made));
+    let project = folder.path().join("unsigned");
+    let fixtures = guests::root().join("tests/fixtures/unsigned");
+    std::fs::copy(fixtures.join("handler.js"), project.join("handler.js")).unwrap();
+    std::fs::copy(fixtures.join("world.wit"), project.join("wit/world.wit")).unwrap();
+    without_cases(&project);
+    let built = rpchost(folder.path(), &["build", "unsigned", "--plugins", "."]);
+    assert!(built.status.success(), "{}", err(&built));
+
+    let call = |method: &str, argument: &str| {
+        rpchost(folder.path(), &["call", "--file", "unsigned.wasm", method, argument])
+    };
+    const MOST: &str = "4294967295";
+    for (method, argument, answer) in [
+        ("same", MOST, MOST),
+        ("delete", MOST, MOST),
+        ("guarded", MOST, MOST),
+        ("by-ID", MOST, "{\n  \"user-ID\": 4294967295,\n  \"name\": \"user 4294967295\"\n}"),
+        ("nested", "{\"some\": 4294967295}", "{\n  \"some\": 4294967295\n}"),
+        ("nested", "{\"some\": null}", "{\n  \"some\": null\n}"),
+        ("nested", "null", "null"),
+    ] {
+        let called = call(method, argument);
+        let expected: Value = serde_json::from_str(answer).unwrap();
+        let told: Value = serde_json::from_str(&out(&called))
+            .unwrap_or_else(|_| panic!("{method}: {}{}", out(&called), err(&called)));
+        assert_eq!(told, expected, "{method}");
+    }
+    for (method, code, message) in [
+        ("structured", 4_294_967_295_u32, "problem 4294967295"),
+        ("foreign", 1, "no such user: 4294967295"),
+    ] {
+        let called = call(method, MOST);
+        let told: Value = serde_json::from_str(&err(&called)).expect("an error as JSON");
+        let error = &told["error"];
+        assert_eq!(error["kind"], "application", "{method}: {told}");
+        assert_eq!(error["data"], json!({ "code": code, "message": message }), "{method}");
+    }
 }
 
 #[test]
