@@ -9,7 +9,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{USAGE, environment, local, output};
+use super::local::Local;
+use super::{USAGE, environment, output};
 use crate::author::{Built, Project, ToolFailed};
 use crate::config::{Config, DEFAULT_PLUGINS, Limits, Profile, ServeArgs, resolve};
 use crate::plugins::Engine;
@@ -39,8 +40,8 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
         }
     };
     let plugins = args.plugins.clone().or_else(|| place(&project, &config));
-    let built = local::engine(&config)
-        .and_then(|engine| into(&project, &engine, &config.limits, plugins.as_deref()));
+    let built = Local::open(&config)
+        .and_then(|local| into(&project, &local.engine, &config.limits, plugins.as_deref()));
     match built {
         Ok(line) => {
             output::line(&line);

@@ -12,9 +12,10 @@ use clap_complete::engine::ArgValueCompleter;
 use tokio_util::sync::CancellationToken;
 
 use super::complete;
+use super::local::Local;
 use super::methods::{DESCRIBE, Described};
 use super::request_args::RequestArgs;
-use super::{USAGE, environment, is_typed, local, output};
+use super::{USAGE, environment, is_typed, output};
 use crate::amqp::{Caller, CallerError, Outgoing};
 use crate::client::{self, Answer, CallDialect, Params, Route};
 use crate::config::{Limits, Profile, ServeArgs, resolve};
@@ -180,10 +181,8 @@ fn call(
     let answered = match &args.file {
         Some(file) => {
             // Compiling blocks, so it is not for the runtime.
-            let (plugins, limits) =
-                load(file).map_err(|error| Failed::Usage(format!("{error:#}")))?;
-            let calling = call_file(plugins, limits, file, method, dialect, params, timeout);
-            runtime.block_on(calling)
+            let loaded = Loaded::from(file).map_err(|error| Failed::Usage(format!("{error:#}")))?;
+            runtime.block_on(call_file(&loaded, file, method, dialect, params, timeout))
         }
         None => runtime.block_on(call_broker(args, method, matches, params, timeout, warnings)),
     };
@@ -311,19 +310,26 @@ impl From<CallerError> for Failed {
 }
 
 /// A file as the only plugin, with the limits of `serve`.
-fn load(file: &Path) -> anyhow::Result<(Plugins, Limits)> {
-    let config =
-        resolve(&ServeArgs::default(), &ArgMatches::default(), Profile::Serve, &environment)
-            .map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    let plugins = Plugins::new(None);
-    plugins.load_file(&local::engine(&config)?, file, &config.limits)?;
-    Ok((plugins, config.limits))
+struct Loaded {
+    plugins: Plugins,
+    limits: Limits,
+    _local: Local,
+}
+
+impl Loaded {
+    fn from(file: &Path) -> anyhow::Result<Self> {
+        let config =
+            resolve(&ServeArgs::default(), &ArgMatches::default(), Profile::Serve, &environment)
+                .map_err(|problems| anyhow::anyhow!("{problems}"))?;
+        let (plugins, local) = (Plugins::new(None), Local::open(&config)?);
+        plugins.load_file(&local.engine, file, &config.limits)?;
+        Ok(Self { plugins, limits: config.limits, _local: local })
+    }
 }
 
 /// Serves one request out of a file, with the code of `serve`.
 async fn call_file(
-    plugins: Plugins,
-    limits: Limits,
+    Loaded { plugins, limits, .. }: &Loaded,
     file: &Path,
     method: &str,
     dialect: CallDialect,
@@ -345,8 +351,13 @@ async fn call_file(
     let request = client::encode(dialect, Some(&method), params, "call").map_err(Failed::Usage)?;
     let route = Route::new(dialect, &method, method.clone(), None, None);
     let telemetry = Telemetry::new().map_err(usage)?;
-    let dispatcher =
-        Dispatcher::new(plugins, limits, ReplyPolicy::new(&[]), Stopping::default(), telemetry);
+    let dispatcher = Dispatcher::new(
+        plugins.clone(),
+        *limits,
+        ReplyPolicy::new(&[]),
+        Stopping::default(),
+        telemetry,
+    );
     let delivery = Delivery {
         tag: 1,
         queue: route.queue.as_str().into(),

@@ -8,7 +8,8 @@ use clap::{ArgMatches, Args, ValueEnum};
 use serde_json::{Value, json};
 use terminal_size::{Width, terminal_size_of};
 
-use super::{call, environment, local, output};
+use super::local::Local;
+use super::{call, environment, output};
 use crate::config::{Profile, ServeArgs, resolve};
 use crate::plugins::{Engine, Inspection, Method, Offer, inspect_file};
 
@@ -64,8 +65,9 @@ pub(super) fn run(args: &InspectArgs, matches: &ArgMatches) -> ExitCode {
     // A mistake in the configuration is not one of these files.
     let config =
         resolve(&ServeArgs::default(), &clap::ArgMatches::default(), Profile::Serve, &environment);
-    let engine = match config.map_or_else(|_| Engine::new(1), |config| local::engine(&config)) {
-        Ok(engine) => engine,
+    let opened = config.map_or_else(|_| Local::without_state(), |config| Local::open(&config));
+    let local = match opened {
+        Ok(local) => local,
         Err(error) => {
             output::error(format_args!("{error:#}"));
             return ExitCode::FAILURE;
@@ -75,7 +77,7 @@ pub(super) fn run(args: &InspectArgs, matches: &ArgMatches) -> ExitCode {
     let mut all_serve = true;
     let mut documents = Vec::new();
     for (number, file) in args.files.iter().enumerate() {
-        let (name, inspection) = match look(&engine, file) {
+        let (name, inspection) = match look(&local.engine, file) {
             Ok(found) => found,
             Err(error) => {
                 output::error(format_args!("`{}`: {error:#}", file.display()));

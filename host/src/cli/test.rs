@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{USAGE, build, local, output};
+use super::local::Local;
+use super::{USAGE, build, output};
 use crate::author::Project;
 use crate::config::{Config, PROJECT_FILE};
 use crate::plugins::{MAX_SELF_TEST, case_shown, run_case};
@@ -53,9 +54,9 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
 
 fn tried(project: &Project, config: &Config, plugins: Option<&Path>) -> anyhow::Result<Vec<Tried>> {
     // Always: whether something has changed is for the tools to find out, who know all sources.
-    let (engine, limits) = (local::engine(config)?, &config.limits);
-    build::make(project, &engine, limits, plugins)?;
-    let plugin = project.load(&engine, limits, plugins)?;
+    let (local, limits) = (Local::open(config)?, &config.limits);
+    build::make(project, &local.engine, limits, plugins)?;
+    let plugin = project.load(&local.engine, limits, plugins)?;
     let runtime = super::runtime()?;
     let end = Instant::now() + MAX_SELF_TEST;
     let mut all = Vec::new();

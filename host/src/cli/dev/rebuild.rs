@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::super::{build, local, output};
+use super::super::local::Local;
+use super::super::{build, output};
 use crate::author::{Project, Sources};
 use crate::config::{Config, Limits};
 use crate::plugins::Engine;
@@ -17,7 +18,7 @@ const AT_ONCE: usize = 1;
 #[derive(Debug)]
 pub(super) struct Rebuilds {
     projects: Vec<(PathBuf, Sources)>,
-    engine: Engine,
+    local: Local,
     limits: Limits,
     plugins: PathBuf,
 }
@@ -36,18 +37,18 @@ impl Rebuilds {
             let project = Project::open(directory)?;
             projects.push((project.directory.clone(), project.sources()?));
         }
-        let engine = local::engine(config)?;
+        let local = Local::open(config)?;
         for (directory, _) in &projects {
-            say(directory, &engine, &config.limits, &config.plugins);
+            say(directory, &local.engine, &config.limits, &config.plugins);
         }
-        Ok(Self { projects, engine, limits: config.limits, plugins: config.plugins.clone() })
+        Ok(Self { projects, local, limits: config.limits, plugins: config.plugins.clone() })
     }
 
     /// Builds again what changes, for as long as it is polled.
     pub(super) async fn keep(self) {
         let turn = Arc::new(Semaphore::new(AT_ONCE));
         let keeping = self.projects.into_iter().map(|(directory, mut sources)| {
-            let (turn, engine) = (turn.clone(), self.engine.clone());
+            let (turn, engine) = (turn.clone(), self.local.engine.clone());
             let (limits, plugins) = (self.limits, self.plugins.clone());
             async move {
                 loop {
