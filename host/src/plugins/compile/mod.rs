@@ -2,7 +2,7 @@
 //!
 //! A host has each plugin compiled by a helper, a process with limits of
 //! its own, and keeps the result; a compiler that runs wild on a hostile file
-//! ends there. A command that works on one file compiles in its own process.
+//! ends there. Commands that work on one file do as hosts do.
 //! `native` is where bytes become code, and says why they may.
 
 mod cache;
