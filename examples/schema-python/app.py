@@ -30,7 +30,7 @@ LONGEST_MESSAGE = 300
 # The parser of JSON calls itself for each level, on a stack that is smaller here than elsewhere.
 DEEPEST = 500
 
-STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 # Globals are part of the component as they are when the build ends: what the check of a first
 # schema leaves in its caches is there when the first call comes.
