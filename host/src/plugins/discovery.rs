@@ -25,6 +25,9 @@ const MAX_NAMES: usize = 2 * 1024 * 1024;
 /// methods, made in 20 ms.
 const MAX_SCHEMAS: usize = 2 * 1024 * 1024;
 
+/// Most bytes of what is said of files that are refused: some thousand of them.
+const MAX_REFUSED: usize = 1024 * 1024;
+
 /// The version of the specification that the document follows.
 const OPENRPC: &str = "1.3.2";
 
@@ -118,20 +121,20 @@ fn all(table: &Table) -> Bytes {
             described(plugin, fitting.map(|method| method.brief()))
         })
         .collect();
-    answer(&plugins, &refused(table, None), omitted)
+    answer(table, None, &plugins, omitted)
 }
 
 /// One plugin or one method of it, with schemas and examples.
 fn one(table: &Table, about: &str) -> Result<Bytes, CallError> {
     let (names, schemas) = (&mut Room::of(MAX_NAMES), &mut Room::of(MAX_SCHEMAS));
-    let by_name = table.plugins().find(|plugin| *plugin.id().name == *about).cloned();
+    let by_name = table.plugin(about).cloned();
     let (plugin, methods) = match by_name {
         Some(plugin) => {
             let methods = plugin.described(schemas);
             (plugin, methods)
         }
         None if table.refused().has(about) => {
-            return Ok(answer(&[], &refused(table, Some(about)), 0));
+            return Ok(answer(table, Some(about), &[], 0));
         }
         None => {
             let (plugin, method) = table.find(Some(about)).ok_or_else(|| unknown(table, about))?;
@@ -142,7 +145,7 @@ fn one(table: &Table, about: &str) -> Result<Bytes, CallError> {
     let mut omitted = 0;
     let fitting = fitting(methods, names, &mut omitted);
     let shown = described(&plugin, fitting.map(|method| method.whole()));
-    Ok(answer(&[shown], &refused(table, Some(&plugin.id().name)), omitted))
+    Ok(answer(table, Some(&plugin.id().name), &[shown], omitted))
 }
 
 fn unknown(table: &Table, about: &str) -> CallError {
@@ -166,15 +169,12 @@ fn fitting<'r>(
     })
 }
 
-/// What is not served as it lies in the plugin directory, and why.
-fn refused(table: &Table, only: Option<&str>) -> Vec<Json> {
-    table.refused().told(only, |name| {
-        let serving = table.plugins().find(|plugin| *plugin.id().name == *name);
-        serving.map(|plugin| digest(plugin))
-    })
-}
-
-fn answer(plugins: &[Json], refused: &[Json], omitted: usize) -> Bytes {
+/// These plugins, and what is not served as it lies in the plugin directory: of all files, or of
+/// one plugin's.
+fn answer(table: &Table, only: Option<&str>, plugins: &[Json], mut omitted: usize) -> Bytes {
+    let serving = |name: &str| table.plugin(name).map(|plugin| digest(plugin));
+    let room = &mut Room::of(MAX_REFUSED);
+    let refused = table.refused().told(only, room, &mut omitted, serving);
     let host = json!({"name": "rpchost", "version": env!("CARGO_PKG_VERSION")});
     text(&json!({"host": host, "plugins": plugins, "refused": refused, "omitted": omitted}))
 }

@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
+use super::typed::Room;
 use crate::capabilities::printable;
 
 /// Most bytes of a reason that callers are told; the log has all of it.
 const MAX_REASON: usize = 1024;
+
+/// Bytes of what callers are told of a file beside its name and the reason: the names of members,
+/// a cause and a digest.
+const ENTRY: usize = 160;
 
 /// Why, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,21 +62,56 @@ impl RefusedFiles {
     }
 
     /// What callers are told, of all or of one; `serving` knows the digest of what serves instead.
+    /// What there is no room for is counted.
     pub(super) fn told(
         &self,
         only: Option<&str>,
+        room: &mut Room,
+        omitted: &mut usize,
         serving: impl Fn(&str) -> Option<String>,
     ) -> Vec<Json> {
-        let wanted = self.0.iter().filter(|(name, _)| only.is_none_or(|only| only == &***name));
-        wanted
-            .map(|(name, Refused { cause, reason })| {
-                json!({
-                    "name": &**name,
-                    "cause": cause.name(),
-                    "reason": printable(reason, MAX_REASON),
-                    "serving": serving(name),
-                })
-            })
-            .collect()
+        let mut told = Vec::new();
+        for (name, Refused { cause, reason }) in &self.0 {
+            if only.is_some_and(|only| only != &**name) {
+                continue;
+            }
+            let reason = printable(reason, MAX_REASON);
+            if room.take(ENTRY + name.len() + reason.len()).is_err() {
+                *omitted += 1;
+                continue;
+            }
+            told.push(json!({
+                "name": &**name,
+                "cause": cause.name(),
+                "reason": reason,
+                "serving": serving(name),
+            }));
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_callers_are_told_has_a_bound() {
+        let mut files = RefusedFiles::default();
+        for number in 0..100 {
+            let refused = Refused { cause: Cause::Invalid, reason: "x".repeat(2 * MAX_REASON) };
+            files.insert(&format!("file-{number}"), refused);
+        }
+        let told = |only, bytes| {
+            let mut omitted = 0;
+            let told =
+                files.told(only, &mut Room::of(bytes), &mut omitted, |_| Some("0".repeat(71)));
+            (told.len(), omitted, json!(told).to_string().len())
+        };
+        let (shown, omitted, bytes) = told(None, 20_000);
+        assert_eq!(shown + omitted, 100);
+        assert!((10..20).contains(&shown) && bytes <= 20_000, "{shown} in {bytes} bytes");
+        assert_eq!(told(None, 1 << 20).1, 0);
+        assert_eq!((told(Some("file-7"), 1 << 20).0, told(Some("file-x"), 1 << 20).0), (1, 0));
     }
 }

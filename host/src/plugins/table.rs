@@ -292,6 +292,11 @@ impl Table {
         self.told = Told::default();
     }
 
+    /// What calls of a plugin go to.
+    pub(super) fn plugin(&self, name: &str) -> Option<&Arc<Plugin>> {
+        self.plugins.get(name).map(Served::plugin)
+    }
+
     pub(super) fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         self.plugins.values().map(Served::plugin)
     }
