@@ -340,7 +340,12 @@ async fn a_name_that_two_could_claim_belongs_to_neither() {
     let shapes = guests::numbers(NAMES);
     let hello = guests::guest("hello").wasm;
     let two = house(&[("one", &shapes, ""), ("two", &shapes, "")], None);
-    assert_eq!(two.call("acme:shapes/circle.area", "").await.0, "method-not-found");
+    let (status, told) = two.call("acme:shapes/circle.area", "").await;
+    assert_eq!(status, "method-not-found");
+    assert!(
+        told.contains("could be several methods") && told.contains("PLUGIN.FUNCTION"),
+        "{told}"
+    );
     assert_eq!(two.call("one.circle.area", "").await.0, "ok");
     assert_eq!(two.call("two.circle.area", "").await.0, "ok");
     // `acme` takes every name that begins with its own.

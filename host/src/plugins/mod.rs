@@ -113,9 +113,17 @@ impl Plugins {
                 && table.changed_since(method, Instant::now(), CHANGE_SETTLES);
             let message = not_callable.unwrap_or_else(|| match method {
                 Some(name) => {
+                    let is_ambiguous = table.is_ambiguous(name);
                     let mut name = name.to_owned();
                     crate::message::truncate(&mut name, MAX_NAME_SHOWN);
-                    format!("there is no method `{name}`")
+                    if is_ambiguous {
+                        format!(
+                            "`{name}` could be several methods, so it is none of them: name the \
+                             plugin first, as in `PLUGIN.FUNCTION`"
+                        )
+                    } else {
+                        format!("there is no method `{name}`")
+                    }
                 }
                 None => table.why_no_default(),
             });

@@ -95,7 +95,7 @@ impl Table {
             Some(name) => name,
             None => self.default_method()?,
         };
-        if !self.ambiguous.is_empty() && self.ambiguous.contains(&normal(name)) {
+        if self.is_ambiguous(name) {
             return None;
         }
         if let Some(found) = self.find_by_plugin(name) {
@@ -104,6 +104,11 @@ impl Table {
         let (plugin, method) = self.aliases.get(&normal(name))?;
         let plugin = self.plugins.get(plugin)?.plugin();
         Some((plugin.clone(), plugin.canonical(Some(method))?))
+    }
+
+    /// Whether a name is an alias that two methods could claim.
+    pub(super) fn is_ambiguous(&self, name: &str) -> bool {
+        !self.ambiguous.is_empty() && self.ambiguous.contains(&normal(name))
     }
 
     /// A method whose name begins with the plugin's.
@@ -275,21 +280,30 @@ impl Table {
         // A handler takes all names that begin with its own.
         let taken = aliases.keys().filter(|alias| self.find_by_plugin(alias).is_some());
         ambiguous.extend(taken.cloned());
-        let new: Vec<_> =
-            ambiguous.difference(&self.ambiguous).map(|alias| format!("`{alias}`")).collect();
+        let new: BTreeSet<_> = ambiguous.difference(&self.ambiguous).cloned().collect();
         if !new.is_empty() {
-            let shown: Vec<_> = new.iter().take(MAX_SHOWN).cloned().collect();
             warn!(
-                "{} names could be several methods, so they are none of them: {}{}; name the \
-                 plugin first, as in `PLUGIN.FUNCTION`",
+                "{} names could be several methods, so they are none of them: {}; {} claim them, \
+                 so name the plugin first, as in `PLUGIN.FUNCTION`",
                 new.len(),
-                shown.join(", "),
-                if new.len() > shown.len() { ", …" } else { "" }
+                shown(new.iter()),
+                shown(self.claimants(&new).into_iter())
             );
         }
         self.aliases = aliases;
         self.ambiguous = ambiguous;
         self.told = Told::default();
+    }
+
+    /// The plugins that have a method of such a name, or take it for one that begins with their own.
+    fn claimants(&self, aliases: &BTreeSet<String>) -> BTreeSet<&str> {
+        let claim = |name: &str, plugin: &Plugin| {
+            let owns = |alias: &String| alias.split(SEPARATORS).next() == Some(name);
+            let has = |(alias, _): (&str, &str)| aliases.contains(&normal(alias));
+            aliases.iter().any(owns) || plugin.wit_names().into_iter().any(has)
+        };
+        let all = self.plugins.iter().filter(|(name, served)| claim(name, served.plugin()));
+        all.map(|(name, _)| &**name).collect()
     }
 
     /// What calls of a plugin go to.
@@ -332,4 +346,11 @@ impl Table {
         }
         self.changes.push((name, now));
     }
+}
+
+/// The first few of these names, for a warning.
+fn shown(names: impl ExactSizeIterator<Item = impl std::fmt::Display>) -> String {
+    let more = if names.len() > MAX_SHOWN { ", …" } else { "" };
+    let first: Vec<_> = names.take(MAX_SHOWN).map(|name| format!("`{name}`")).collect();
+    format!("{}{more}", first.join(", "))
 }
