@@ -118,4 +118,9 @@ fn a_file_lists_its_methods_without_a_broker() {
     let (code, _, err) = said(command(&["call", "--dialect", "celery", "--file"]).arg(&path));
     assert_eq!(code, Some(2));
     assert!(err.contains("a METHOD is missing"), "{err}");
+    for flag in [["--queue", "q"], ["--amqp-url", "amqp://127.0.0.1:1"]] {
+        let (code, out, err) = said(command(&["inspect"]).arg(&path).args(flag));
+        assert_eq!((code, &*out), (Some(2), ""), "{flag:?}");
+        assert!(err.contains("leave out `--queue` and `--amqp-url`"), "{err}");
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use terminal_size::{Width, terminal_size_of};
 
 use super::local::Local;
-use super::{call, environment, output};
+use super::{USAGE, call, environment, is_typed, output};
 use crate::config::{Profile, ServeArgs, resolve};
 use crate::plugins::{Engine, Inspection, Method, Offer, inspect_file};
 
@@ -61,6 +61,11 @@ pub(super) fn run(args: &InspectArgs, matches: &ArgMatches) -> ExitCode {
         return call::describe(&args.amqp_url, args.queue.as_deref(), matches, |described| {
             (args.output == Format::Text).then(|| described.plugins())
         });
+    }
+    let typed = |flag| is_typed(matches, flag);
+    if typed("queue") || typed("amqp_url") {
+        output::error("a file is inspected in-process: leave out `--queue` and `--amqp-url`");
+        return ExitCode::from(USAGE);
     }
     // A mistake in the configuration is not one of these files.
     let config =
