@@ -74,6 +74,24 @@ fn workplace(name: &str) -> tempfile::TempDir {
     tempfile::tempdir_in(parent).unwrap()
 }
 
+/// Copies a project without what was built, or installed, where it lies.
+fn copy_folder(from: &Path, to: &Path) {
+    const MADE: [&str; 5] = ["build", "target", "node_modules", ".venv", "__pycache__"];
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        if MADE.iter().any(|made| name == *made) {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to.join(&name));
+        } else {
+            std::fs::copy(entry.path(), to.join(&name)).unwrap();
+        }
+    }
+}
+
 /// A project that needs no tool but `cp`: its component is there already.
 fn project(folder: &Path, name: &str, wasm: &[u8], cases: &str) -> PathBuf {
     let project = folder.join(name);

@@ -1,10 +1,9 @@
 //! `examples/math`: one service in every language, and the same answers from each.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{err, out, rpchost, workplace};
+use super::{copy_folder, err, out, rpchost, workplace};
 use crate::support::guests;
 
 /// A language of the examples, and where its component is kept once it was made.
@@ -26,13 +25,7 @@ impl Language {
         self.made.get_or_init(|| {
             let folder = workplace(self.place);
             let project = folder.path().join(self.name);
-            let copied =
-                Command::new("cp").arg("-r").arg(examples().join(self.name)).arg(&project).status();
-            assert!(copied.unwrap().success());
-            // What somebody has made there by hand is no part of the example.
-            if project.join("build").exists() {
-                std::fs::remove_dir_all(project.join("build")).unwrap();
-            }
+            copy_folder(&examples().join(self.name), &project);
             // Builds as `rpchost build` does.
             let tested = rpchost(&project, &["test"]);
             assert!(tested.status.success(), "{}: {}{}", self.name, out(&tested), err(&tested));

@@ -3,31 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{err, out, rpchost, workplace};
+use super::{copy_folder, err, out, rpchost, workplace};
 use crate::support::guests;
 
-/// A copy of an example, without what was built where it lies.
+/// A copy of an example.
 fn copy(name: &str, into: &Path) -> PathBuf {
     let project = into.join(name);
     copy_folder(&guests::root().join("examples").join(name), &project);
     project
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    const MADE: [&str; 5] = ["build", "target", "node_modules", ".venv", "__pycache__"];
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name();
-        if MADE.iter().any(|made| name == *made) {
-            continue;
-        }
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to.join(&name));
-        } else {
-            std::fs::copy(entry.path(), to.join(&name)).unwrap();
-        }
-    }
 }
 
 /// Builds it, has it pass its cases, and calls it.
