@@ -20,6 +20,8 @@ mod developing;
 mod examples;
 /// What an author types, with the tools of each language.
 mod languages;
+/// What authors get wrong.
+mod mistakes;
 /// What examples do with packages of their languages.
 mod packages;
 /// The same, of languages that are tried in the long runs alone.

@@ -53,7 +53,7 @@ impl Command {
             _ => bail!("its `{START}` is no function without parameters and results"),
         }
         let instance = engine.core_linker().instantiate_pre(module);
-        instance.map(Self::Module).map_err(|error| explain_import(&error))
+        instance.map(Self::Module).map_err(|error| explain_import(&error, None))
     }
 
     /// Bytes that may cross to the host at a time. A component's are copied

@@ -2,6 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
 
 use super::typed;
 use crate::config::PluginKind;
@@ -149,13 +150,39 @@ pub(super) fn explain_invalid(error: &wasmtime::Error) -> anyhow::Error {
     anyhow!("it is not a valid component: {text}{hint}")
 }
 
-/// Says which import is missing, and what to do about the usual ones.
-pub(super) fn explain_import(error: &wasmtime::Error) -> anyhow::Error {
+/// Says which import is missing, and what to do about the usual ones; of a core module, none is
+/// `async`.
+pub(super) fn explain_import(
+    error: &wasmtime::Error,
+    of: Option<(&Component, &wasmtime::Engine)>,
+) -> anyhow::Error {
     let text = format!("{error:#}");
     let hint = if text.contains("wasi:http") {
         "; HTTP is not offered to guests: build it without (componentize-js: `-d http`)"
+    } else if of.is_some_and(|(component, engine)| waits_on(component, engine, &text)) {
+        "; it would wait on an `async` import, and no such imports are offered: build it for WASI \
+         0.2 (`wasm32-wasip2`), and without `async` in what its world imports"
+    } else if text.contains("`wasi:") && text.contains("@0.3.") {
+        "; WASI 0.3 is not offered: build it for WASI 0.2 (`wasm32-wasip2`)"
     } else {
         ""
     };
     anyhow!("it needs something that this host does not offer: {text}{hint}")
+}
+
+/// Whether an import that is named is an `async` function, or has one.
+fn waits_on(component: &Component, engine: &wasmtime::Engine, named: &str) -> bool {
+    let waits = |item: ComponentItem| match item {
+        ComponentItem::ComponentFunc(function) => function.async_(),
+        _ => false,
+    };
+    let ty = component.component_type();
+    ty.imports(engine).filter(|(name, _)| named.contains(&format!("`{name}`"))).any(
+        |(_, import)| match import.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                instance.exports(engine).any(|(_, export)| waits(export.ty))
+            }
+            item => waits(item),
+        },
+    )
 }

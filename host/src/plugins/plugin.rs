@@ -94,8 +94,9 @@ impl Served {
         if let Some(needs) = component.resources_required() {
             store::check_initial_size(&needs, id, memory)?;
         }
-        let instance =
-            engine.linker().instantiate_pre(component).map_err(|error| explain_import(&error))?;
+        let instance = engine.linker().instantiate_pre(component);
+        let instance = instance
+            .map_err(|error| explain_import(&error, Some((component, engine.wasmtime()))))?;
         Ok(match kind {
             Kind::Typed => {
                 let functions = typed::functions(component, engine.wasmtime())?;

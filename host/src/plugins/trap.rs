@@ -28,6 +28,9 @@ const MAX_STDERR: usize = 1024;
 /// Bytes of the line that says why, in the message itself.
 const MAX_WORDS: usize = 256;
 
+/// A guest that exits, by the name that traps have.
+const EXIT: &str = "exit";
+
 /// How far a call had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -52,6 +55,15 @@ struct Verdict {
     text: String,
 }
 
+impl Verdict {
+    /// Whether the runtime of the guest's language has ended the call, which says why before.
+    /// Of what the host or the processor has ended, the guest's last words know nothing.
+    fn is_of_its_runtime(&self) -> bool {
+        let by_itself = matches!(self.kind, ErrorKind::Trap | ErrorKind::InstantiateFailed);
+        by_itself && [trap_name(Trap::UnreachableCodeReached), EXIT].contains(&self.trap)
+    }
+}
+
 /// The error of a call that ended; without wasmtime's it was dropped because
 /// its time was up. Reports it, unless it is no fault of the plugin.
 pub(super) fn explain(
@@ -74,7 +86,7 @@ pub(super) fn explain(
         data.insert("stderr".to_owned(), last_lines.into());
     }
     let text = match last_words(&stderr) {
-        Some(words) if verdict.kind != ErrorKind::Timeout => {
+        Some(words) if verdict.is_of_its_runtime() => {
             format!("{}; it said: {}", verdict.text, printable(words, MAX_WORDS))
         }
         _ => verdict.text,
@@ -116,9 +128,9 @@ fn classify(ended: &Ended<'_>, error: Option<&wasmtime::Error>) -> Result<Verdic
         });
     }
     let (trap, text) = if let Some(trap) = trap {
-        (trap_name(trap), trap.to_string())
+        (trap_name(trap), trap_text(trap))
     } else if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
-        ("exit", format!("it exited with status {status} instead of returning"))
+        (EXIT, format!("it exited with status {status} instead of returning"))
     } else if is_hostcall_exhausted(error) {
         return Err(CallError::new(
             ErrorKind::ResourceExhausted,
@@ -206,6 +218,17 @@ fn is_hostcall_exhausted(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| cause.to_string().contains("hostcalls has been exhausted"))
 }
 
+/// wasmtime's own words, but where they do not help who has written the guest.
+fn trap_text(trap: Trap) -> String {
+    match trap {
+        Trap::CannotBlockSyncTask => "it waits for something asynchronous in a function that is \
+            not `async`, and only such functions are served: have it wait as WASI 0.2 does \
+            (`wasi:io/poll`), or not at all"
+            .to_owned(),
+        trap => trap.to_string(),
+    }
+}
+
 fn trap_name(trap: Trap) -> &'static str {
     match trap {
         Trap::StackOverflow => "stack-overflow",
@@ -220,6 +243,7 @@ fn trap_name(trap: Trap) -> &'static str {
         Trap::UnreachableCodeReached => "unreachable",
         Trap::Interrupt => "interrupt",
         Trap::CannotEnterComponent => "cannot-enter-component",
+        Trap::CannotBlockSyncTask => "cannot-block-sync-task",
         _ => "trap",
     }
 }
@@ -250,6 +274,21 @@ mod tests {
             ("\n \n", None),
         ] {
             assert_eq!(last_words(stderr), words, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn last_words_are_the_reason_where_a_runtime_has_ended_the_call() {
+        for (kind, trap, is_so) in [
+            (ErrorKind::Trap, "unreachable", true),
+            (ErrorKind::Trap, "exit", true),
+            (ErrorKind::InstantiateFailed, "unreachable", true),
+            (ErrorKind::Trap, "memory-out-of-bounds", false),
+            (ErrorKind::ResourceExhausted, "unreachable", false),
+            (ErrorKind::Timeout, "interrupt", false),
+        ] {
+            let verdict = Verdict { kind, trap, text: String::new() };
+            assert_eq!(verdict.is_of_its_runtime(), is_so, "{kind:?} {trap}");
         }
     }
 
