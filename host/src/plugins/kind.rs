@@ -142,7 +142,7 @@ fn list_exports(component: &Component, engine: &wasmtime::Engine) -> String {
 /// Says why the bytes cannot be compiled, in the compiler's words, and what to do about the usual reason.
 pub(super) fn explain_invalid(error: &wasmtime::Error) -> anyhow::Error {
     let text = format!("{error:#}");
-    let hint = if text.contains("component model async feature") {
+    let hint = if text.contains("component model async") {
         "; `async func`, `stream` and `future` are not served: build it without them"
     } else {
         ""
