@@ -16,9 +16,6 @@ use super::management::Management;
 use super::strategy::Turns;
 use crate::config::{Broker, BrokerConfig, BrokerUrl, ManagementUrl, Strategy};
 
-/// How often it is looked whether a confirm is overdue.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// Waits between attempts grow from this …
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
@@ -41,20 +38,36 @@ pub(super) struct Connected {
     cut: CancellationToken,
 }
 
+/// How long a confirm was waited for.
+#[derive(Debug, Default)]
+pub(super) struct Patience(Duration);
+
+impl Patience {
+    /// How often it is looked whether it ends.
+    pub(super) const LOOK: Duration = Duration::from_secs(1);
+
+    /// One more [`LOOK`](Self::LOOK) is over. While the broker has publishing blocked no confirm
+    /// can come, and trying again would only make more of the same message.
+    pub(super) fn ends(&mut self, blocked: bool) -> bool {
+        self.0 = if blocked { Duration::ZERO } else { self.0 + Self::LOOK };
+        self.0 >= CONFIRM
+    }
+}
+
 impl Connected {
     /// Closes the socket, whoever else still holds the connection.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
 
-    /// Resolves when a confirm is overdue that is waited for from now on. While the broker has
-    /// publishing blocked none can come, and trying again would only make more of the same message.
+    /// Resolves when a confirm is overdue that is waited for from now on.
     pub(super) async fn overdue(&self) {
-        let mut waited = Duration::ZERO;
-        while waited < CONFIRM {
-            tokio::time::sleep(LOOK).await;
-            waited =
-                if self.connection.status().blocked() { Duration::ZERO } else { waited + LOOK };
+        let mut waited = Patience::default();
+        loop {
+            tokio::time::sleep(Patience::LOOK).await;
+            if waited.ends(self.connection.status().blocked()) {
+                return;
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 mod aside;
 #[cfg(test)]
 mod broken;
+mod confirms;
 mod connect;
 mod consumer;
 mod consumers;

@@ -7,26 +7,24 @@
 //! What a broker is known to choke on is not sent to it twice.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::{Channel, Confirmation, ErrorKind, Event};
+use lapin::{Confirmation, ErrorKind, Event};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::connect::{Connected, Connector, OpenError, no_confirm, within};
+use super::confirms::{Confirms, Publish};
+use super::connect::{Connected, Connector, OpenError, within};
 use super::convert;
 use super::refusals::Refusals;
 use super::reply_nodes::{ReplyNodes, Route};
 use super::reply_size::{ReplySize, Size};
 use super::topology::is_soft;
-use super::turn::Turn;
 use crate::config::BrokerUrl;
 use crate::dispatch::PublishError;
 use crate::message::Reply;
@@ -64,11 +62,6 @@ pub(super) struct Replies {
     /// Held by who opens a connection in place of one that works.
     replacing: Mutex<()>,
     size: ReplySize,
-    next_id: AtomicU64,
-    prefix: String,
-    /// Message ids under way. The library hands a returned message to whoever
-    /// is confirmed next, so the id tells whose it is.
-    under_way: StdMutex<HashSet<String>>,
 }
 
 /// One connection in confirm mode.
@@ -77,20 +70,7 @@ struct Link {
     id: u64,
     opened: Instant,
     connection: Connected,
-    channel: Channel,
-    turn: Turn,
-}
-
-/// Forgets a message id that is under way no more, also if its attempt was cut off.
-struct UnderWay<'a> {
-    replies: &'a Replies,
-    id: &'a str,
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.replies.under_way().remove(self.id);
-    }
+    confirms: Confirms,
 }
 
 /// How one attempt to publish ended.
@@ -120,9 +100,6 @@ impl Replies {
             refusals: Refusals::default(),
             replacing: Mutex::default(),
             size: ReplySize::default(),
-            next_id: AtomicU64::new(0),
-            prefix: format!("{:016x}", rand::random::<u64>()),
-            under_way: StdMutex::default(),
         });
         let link = replies.connect("replies").await?;
         *replies.shared.lock().await = Some((link, replies.telemetry.replying()));
@@ -254,8 +231,8 @@ impl Replies {
     }
 
     async fn attempt(&self, link: &Link, reply: &Reply) -> Attempt {
-        let id = format!("{}-{}", self.prefix, self.next_id.fetch_add(1, Ordering::Relaxed));
-        let made = convert::reply_properties(reply, &id)
+        let id = link.confirms.id();
+        let made = convert::reply_properties(reply, &id.text)
             .zip(convert::short(reply.exchange.as_deref().unwrap_or_default()));
         let Some(((properties, routing_key), exchange)) = made else {
             return Attempt::Returned;
@@ -265,30 +242,12 @@ impl Replies {
             mandatory: reply.direct_node.is_none(),
             ..BasicPublishOptions::default()
         };
-        self.under_way().insert(id.clone());
-        let under_way = UnderWay { replies: self, id: &id };
-        let published = async {
-            let body = &reply.body;
-            let publishing =
-                link.channel.basic_publish(exchange, routing_key, options, body, properties);
-            link.turn.publish(publishing).await?.await
+        let body = reply.body.clone();
+        let publish = Publish { id, exchange, routing_key, options, body, properties };
+        let (confirmation, returned) = match link.confirms.publish(publish).await {
+            Ok((confirmation, returned)) => (Ok(confirmation), returned),
+            Err(error) => (Err(error), false),
         };
-        let confirmation = tokio::select! {
-            confirmation = published => confirmation,
-            () = link.connection.overdue() => Err(no_confirm()),
-        };
-        let returned = match &confirmation {
-            Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) => returned.as_ref(),
-            _ => None,
-        };
-        if let Some(returned) = returned {
-            let whose = returned.delivery.properties.message_id().as_ref();
-            if let Some(whose) = whose {
-                self.under_way().remove(whose.as_str());
-            }
-        }
-        let returned = !self.under_way().contains(&id);
-        drop(under_way);
         #[cfg(test)]
         let (confirmation, returned) = super::broken::judge(confirmation, returned);
         match confirmation {
@@ -305,10 +264,6 @@ impl Replies {
             Size::TooLarge(most) => Err(PublishError::TooLarge(most)),
             Size::Fits | Size::Doubtful => Ok(()),
         }
-    }
-
-    fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shared connection, opened again if it was lost.
@@ -394,9 +349,8 @@ impl Replies {
         let link = Arc::new(Link {
             id: rand::random(),
             opened: Instant::now(),
+            confirms: Confirms::start(channel, connection.status().clone()),
             connection,
-            channel,
-            turn: Turn::default(),
         });
         self.follow(&link);
         Ok(link)
