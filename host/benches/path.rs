@@ -138,6 +138,8 @@ fn main() {
     benches();
     let beyond = |path: &str| Some(median(path)? - median("path-call-alone")?);
     println!();
-    row("from delivery to settlement, beside the call", beyond("path"), "µs", "≤ 4", |x| x <= 4.0);
+    row("from delivery to settlement, beside the call", beyond("path"), "µs", "≤ 4", |x| {
+        x <= 4.0
+    });
     row("the same with the crash journal", beyond("path-journal"), "µs", "≤ 8", |x| x <= 8.0);
 }
