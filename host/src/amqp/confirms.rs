@@ -19,6 +19,7 @@ use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::{Patience, no_confirm};
@@ -106,6 +107,8 @@ async fn make(
     let mut under_way = FuturesUnordered::new();
     let mut waiting: HashMap<u64, Waiting> = HashMap::new();
     let mut look = tokio::time::interval(Patience::LOOK);
+    // A host that was stopped for a while has not waited meanwhile.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             count = wanted.recv_many(&mut batch, BATCH) => {
