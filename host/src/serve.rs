@@ -24,7 +24,7 @@ use crate::amqp::{Connector, OpenError, Role, Session};
 use crate::config::{Config, Listener, Per};
 use crate::dispatch::{Dispatcher, Lane, ReplyPolicy, Stopping, Suspicion, Watcher};
 use crate::journal::Journal;
-use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, SelfTests, Served};
+use crate::plugins::{Engine, Helper, Plugins, Reloader, RescanHandle, SelfTests, Served, Threads};
 use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
 pub use lane::{LANE_COMMAND, LaneCommand};
@@ -240,7 +240,8 @@ impl Host {
                 }
             });
         }
-        tokio::spawn(reloader.run(background.clone()));
+        let threads = Arc::new(Threads::start().map_err(ServeError::Failed)?);
+        threads.spawn(reloader.run(background.clone()));
 
         let stopping = Stopping::default();
         let suspicion = match (role, &lane, &journal) {
@@ -304,6 +305,7 @@ impl Host {
                     session: session.clone(),
                     connector: sessions.connector.clone(),
                     dispatcher: dispatcher.clone(),
+                    threads: threads.clone(),
                     telemetry: telemetry.clone(),
                     stopping: stopping.clone(),
                     patience: config.drain_timeout,

@@ -99,7 +99,7 @@ fn busiest(process: u32) -> u64 {
     let times = threads.filter_map(|thread| {
         let stat = std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
         let (name, rest) = stat.rsplit_once(") ")?;
-        if !name.contains("(tokio-r") {
+        if !name.contains("(call") {
             return None;
         }
         rest.split(' ').nth(11)?.parse::<u64>().ok()

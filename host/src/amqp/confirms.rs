@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
@@ -121,14 +121,19 @@ async fn make(
                     under_way.push(one(&channel, publish));
                 }
             }
-            Some((number, said)) = under_way.next() => {
-                let whose = said.as_ref().ok().and_then(|said| returned(said, &prefix));
-                if let Some(whose) = whose.and_then(|whose| waiting.get_mut(&whose)) {
-                    whose.returned = true;
-                }
-                if let Some(Waiting { tell, returned, .. }) = waiting.remove(&number) {
-                    // Who does not wait any more does not want to know.
-                    let _gone = tell.send(said.map(|said| (said, returned)));
+            Some(first) = under_way.next() => {
+                // With all that was said meanwhile.
+                let mut next = Some(first);
+                while let Some((number, said)) = next {
+                    let whose = said.as_ref().ok().and_then(|said| returned(said, &prefix));
+                    if let Some(whose) = whose.and_then(|whose| waiting.get_mut(&whose)) {
+                        whose.returned = true;
+                    }
+                    if let Some(Waiting { tell, returned, .. }) = waiting.remove(&number) {
+                        // Who does not wait any more does not want to know.
+                        let _gone = tell.send(said.map(|said| (said, returned)));
+                    }
+                    next = under_way.next().now_or_never().flatten();
                 }
             }
             _ = look.tick() => {

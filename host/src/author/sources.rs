@@ -73,15 +73,16 @@ impl Sources {
         }
     }
 
-    /// Looks until it can: what tools make on the way may be gone before it is read.
+    /// Looks until it can: what tools make on the way may be gone before it is read. A host that
+    /// serves meanwhile waits; it is one for developing.
     async fn settled(&mut self) -> anyhow::Result<Contents> {
         for _ in 1..LOOKS {
-            if let Ok(contents) = tokio::task::block_in_place(|| self.look()) {
+            if let Ok(contents) = self.look() {
                 return Ok(contents);
             }
             tokio::time::sleep(CALM).await;
         }
-        tokio::task::block_in_place(|| self.look())
+        self.look()
     }
 
     /// Reads all of them, and watches each folder that they are in.

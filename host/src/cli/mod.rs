@@ -191,13 +191,12 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
         .map_err(|_| "write a duration such as `500ms`, `10s` or `2m`".to_owned())
 }
 
-/// A runtime with a thread more than cores: guests that are busy use as many
-/// threads as there are cores (see `plugins::Engine`), all else has the other.
+/// A runtime of this thread: what waits for brokers is woken often, and to be woken on another
+/// thread costs more than most of what is done then. Calls that are not short have threads of
+/// their own (`plugins::Threads`).
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context as _;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.saturating_add(1))
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the async runtime")

@@ -61,6 +61,11 @@ pub(super) struct Told {
 }
 
 impl Plugins {
+    /// Whether a request names a method of the host itself, if no plugin has it.
+    pub fn is_own(request: &Request) -> bool {
+        request.method.as_deref().and_then(own).is_some()
+    }
+
     /// The outcome of a method that is the host's own, of at most `limit`
     /// bytes; `None` of any other.
     pub fn own_method(&self, request: &Request, limit: u64) -> Option<Outcome> {

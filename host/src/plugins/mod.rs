@@ -31,6 +31,7 @@ mod stack;
 mod store;
 mod symbols;
 mod table;
+mod threads;
 mod trap;
 mod turns;
 mod typed;
@@ -68,6 +69,7 @@ pub use served::Served;
 pub use stack::Place;
 pub use symbols::{FIND_LINES_COMMAND, find_lines};
 use table::Table;
+pub use threads::{Threads, leave};
 
 use crate::config::{Limits, PluginConfig};
 use crate::message::{CallError, ErrorKind, PluginId, Terms};

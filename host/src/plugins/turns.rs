@@ -1,8 +1,8 @@
 //! Turns on the cores, for calls that keep one busy.
 //!
 //! A call that ends within a tick needs none. One that was busy for longer goes
-//! on in turns, of which there are as many as cores and one less than worker
-//! threads, so that refusing, replying and short calls need not wait for it.
+//! on in turns, of which there are as many as cores and one less than threads
+//! for calls, so that those that are not as long need not wait for it.
 //! Between plugins the turns are a tick long and go round, so that none can
 //! take a core from another. Among the calls of one plugin the first goes on
 //! first: with all of them in step, a plugin that has more to do than it can
@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
 use super::engine::TICK;
+use super::threads::{self, Typical};
 
 /// How long a call is before the others of its plugin, in time that it was busy:
 /// one that never ends must not keep them from running at all.
@@ -31,29 +32,41 @@ pub(super) struct Turns {
     shared: Arc<Semaphore>,
     /// Held from turn to turn.
     own: Arc<Semaphore>,
+    /// How long its calls take.
+    typical: Arc<Typical>,
     cores: usize,
 }
 
 impl Turns {
     pub(super) fn new(cores: usize) -> Self {
         let semaphore = || Arc::new(Semaphore::new(cores));
-        Self { shared: semaphore(), own: semaphore(), cores }
+        Self { shared: semaphore(), own: semaphore(), typical: Arc::default(), cores }
     }
 
     /// For another plugin on the same cores.
     pub(super) fn for_a_plugin(&self) -> Self {
-        Self { own: Arc::new(Semaphore::new(self.cores)), ..self.clone() }
+        let own = Arc::new(Semaphore::new(self.cores));
+        Self { own, typical: Arc::default(), ..self.clone() }
     }
 
-    /// Runs a guest, which yields at every tick.
+    /// Runs a guest, which yields at every tick. Where requests are received only for
+    /// as long as it is a short one.
     pub(super) async fn run<F: Future>(&self, run: F) -> F::Output {
+        if !self.typical.is_short() {
+            threads::leave().await;
+        }
         let mut run = std::pin::pin!(run);
         let mut woken: Option<Arc<Woken>> = None;
         let mut own = PollSemaphore::new(self.own.clone());
         let mut shared = PollSemaphore::new(self.shared.clone());
         let mut place: Option<(OwnedSemaphorePermit, Duration)> = None;
         let mut busy = false;
+        let mut spent = Duration::ZERO;
         std::future::poll_fn(|context| {
+            if busy && threads::must_leave() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // Nobody closes the semaphores, so there is always a turn to come.
             if busy && place.is_none() {
                 place = ready!(own.poll_acquire(context)).map(|permit| (permit, Duration::ZERO));
@@ -73,6 +86,10 @@ impl Turns {
             drop(turn);
             let took = begun.elapsed();
             busy |= took >= TICK / 2;
+            spent = spent.saturating_add(took);
+            if polled.is_ready() {
+                self.typical.note(spent);
+            }
             if let Some((_, before)) = &mut place {
                 *before = before.saturating_add(took);
             }
@@ -133,10 +150,10 @@ mod tests {
         let mut yielded = false;
         std::future::poll_fn(|context| {
             if std::mem::replace(&mut yielded, true) {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             context.waker().wake_by_ref();
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await;
     }

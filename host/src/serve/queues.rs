@@ -17,7 +17,7 @@ use crate::amqp::{Closed, Connector, Incoming, OpenError, QueueConsumer, Role, S
 use crate::config::ServedQueue;
 use crate::dispatch::{Dispatcher, Stopping};
 use crate::message::Delivery;
-use crate::plugins::Plugins;
+use crate::plugins::{Plugins, Threads};
 use crate::telemetry::Telemetry;
 
 /// How long giving back may take. A broker that hangs takes nothing.
@@ -29,6 +29,7 @@ pub(super) struct Context {
     pub(super) session: Arc<Session>,
     pub(super) connector: Arc<Connector>,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) threads: Arc<Threads>,
     pub(super) telemetry: Telemetry,
     pub(super) stopping: Stopping,
     /// How long what runs is waited for.
@@ -446,7 +447,7 @@ impl Keeper {
     }
 }
 
-/// Answers a delivery in a task of its own, for as long as its consumer lives.
+/// Answers a delivery, here as long as that is short, for as long as its consumer lives.
 pub(super) fn answer(
     context: &Context,
     consumer: &Arc<QueueConsumer>,
@@ -455,14 +456,15 @@ pub(super) fn answer(
 ) {
     let in_flight = context.telemetry.delivered();
     let (consumer, dispatcher) = (consumer.clone(), context.dispatcher.clone());
-    running.spawn(async move {
+    context.threads.answer(running.track_future(async move {
         let _in_flight = in_flight;
         tokio::select! {
+            biased;
             _settlement = dispatcher.answer(&delivery, &*consumer) => {}
             // The broker delivers it again; going on would only be in its way.
             () = consumer.abandoned() => {}
         }
-    });
+    }));
 }
 
 /// Leaves a queue in order: nothing new, what has not begun is given back, what

@@ -1,0 +1,285 @@
+//! The threads that requests are answered on.
+//!
+//! Short ones are answered on the thread that receives them, one after the other: handing each to
+//! another thread costs more than they do, and their replies and acks would go out one by one. A
+//! request that turns out to take longer leaves for a pool of threads, for good: its future is
+//! moved there between two polls. So the thread that receives is always soon free again.
+//!
+//! Who finds that something takes longer says so with [`leave`]; [`Threads::answer`] does the
+//! moving. Anywhere else, such as on the pool, there is nowhere to go, and `leave` does nothing.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// How long a plugin's calls may be on average, in time that they keep a core busy, to be run
+/// where they are received. Moving one to another thread costs about a tenth of it.
+const SHORT: Duration = Duration::from_micros(100);
+
+/// What has waited this long for the thread that receives has found it overloaded, and goes to
+/// others: on a machine with many cores they have nothing to do.
+const BEHIND: Duration = Duration::from_millis(2);
+
+thread_local! {
+    /// Whether what is polled can leave, and if so, whether it wants to.
+    static LEAVING: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// The pool. Ends, with what runs there, when it is dropped.
+#[derive(Debug)]
+pub struct Threads {
+    /// Taken when it is dropped.
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Threads {
+    /// Starts as many threads as there are cores, and one: guests that are busy use as many as
+    /// there are cores (see `turns`), all else has the other.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no threads.
+    pub fn start() -> anyhow::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(cores.saturating_add(1))
+            .thread_name("call")
+            .enable_all()
+            .build()
+            .context("failed to start the threads for calls")?;
+        let handle = runtime.handle().clone();
+        Ok(Self { runtime: Some(runtime), handle })
+    }
+
+    /// Answers a request on this thread, until it leaves.
+    pub fn answer(&self, answering: impl Future<Output = ()> + Send + 'static) {
+        let answering = Box::pin(answering);
+        let (since, pool) = (Some(Instant::now()), self.handle.clone());
+        tokio::spawn(Here { answering: Some(answering), since, pool });
+    }
+
+    /// Does something that is not for the thread that receives.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(work);
+    }
+}
+
+impl Drop for Threads {
+    /// Waits for nobody: a runtime that is dropped where others run would be a panic.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A request that has not left yet.
+struct Here {
+    /// `None` once it has.
+    answering: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// When it came; `None` once it was begun.
+    since: Option<Instant>,
+    pool: Handle,
+}
+
+impl Future for Here {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let overloaded = self.since.take().is_some_and(|since| since.elapsed() >= BEHIND);
+        let Some(mut answering) = self.answering.take() else { return Poll::Ready(()) };
+        if !overloaded {
+            let asking = Asking::begin();
+            if answering.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            if !asking.wants() {
+                self.answering = Some(answering);
+                return Poll::Pending;
+            }
+        }
+        // Polled there at once, with wakers of there.
+        self.pool.spawn(answering);
+        Poll::Ready(())
+    }
+}
+
+/// While something is polled that can leave.
+struct Asking;
+
+impl Asking {
+    fn begin() -> Self {
+        LEAVING.set(Some(false));
+        Self
+    }
+
+    fn wants(&self) -> bool {
+        LEAVING.get() == Some(true)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        LEAVING.set(None);
+    }
+}
+
+/// Asks for the request that is polled here to leave. If it can, it has to return `Pending`, with
+/// its own waker woken, to be polled again elsewhere.
+pub(super) fn must_leave() -> bool {
+    let can = LEAVING.get().is_some();
+    if can {
+        LEAVING.set(Some(true));
+    }
+    can
+}
+
+/// Goes on elsewhere, if this is the thread that receives.
+pub async fn leave() {
+    std::future::poll_fn(|context| {
+        if must_leave() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// How long the calls of a plugin keep a core busy.
+#[derive(Debug)]
+pub(super) struct Typical(AtomicU64);
+
+impl Default for Typical {
+    /// Not known yet.
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Typical {
+    /// How much a call counts: the mean of about so many.
+    const WEIGHT: u64 = 8;
+
+    /// Whether the next one is likely to be over soon.
+    pub(super) fn is_short(&self) -> bool {
+        u128::from(self.0.load(Ordering::Relaxed)) <= SHORT.as_nanos()
+    }
+
+    /// Notes how long one has taken. Of two at the same time, one may not count.
+    pub(super) fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let mean = match self.0.load(Ordering::Relaxed) {
+            u64::MAX => took,
+            mean => mean - mean / Self::WEIGHT + took / Self::WEIGHT,
+        };
+        self.0.store(mean, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Runs something as a request and returns what it tells.
+    fn answered<T: Send + 'static>(
+        answering: impl Future<Output = T> + Send + 'static,
+        hold: Duration,
+    ) -> T {
+        let threads = Threads::start().unwrap();
+        let here = Builder::new_current_thread().enable_all().build().unwrap();
+        here.block_on(async {
+            let (tell, told) = oneshot::channel();
+            threads.answer(async move {
+                let _told = tell.send(answering.await);
+            });
+            thread::sleep(hold);
+            told.await.unwrap()
+        })
+    }
+
+    fn here() -> thread::ThreadId {
+        thread::current().id()
+    }
+
+    #[test]
+    fn a_request_stays_until_it_leaves_and_then_stays_there() {
+        let threads = async {
+            let first = here();
+            tokio::task::yield_now().await;
+            let second = here();
+            leave().await;
+            let third = here();
+            tokio::task::yield_now().await;
+            leave().await;
+            (first, second, third)
+        };
+        let (first, second, third) = answered(threads, Duration::ZERO);
+        assert_eq!((first, second), (here(), here()));
+        assert_ne!(third, here());
+    }
+
+    #[test]
+    fn parts_of_a_request_leave_together() {
+        // As the calls of a batch, each of which is polled through wakers of its own.
+        let parts = async {
+            use futures_util::StreamExt as _;
+            let part = |nth| async move {
+                if nth == 3 {
+                    leave().await;
+                }
+                tokio::task::yield_now().await;
+                nth
+            };
+            futures_util::stream::iter(0..8).map(part).buffered(8).collect::<Vec<_>>().await
+        };
+        assert_eq!(answered(parts, Duration::ZERO), (0..8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_finds_the_thread_overloaded_does_not_wait_for_it() {
+        assert_ne!(answered(async { here() }, BEHIND * 2), here());
+    }
+
+    #[test]
+    fn one_that_panics_takes_nothing_with_it() {
+        let (tell, told) = oneshot::channel::<()>();
+        let threads = Threads::start().unwrap();
+        let here = Builder::new_current_thread().enable_all().build().unwrap();
+        here.block_on(async {
+            threads.answer(async move {
+                let _tell = tell;
+                panic!("on purpose");
+            });
+            assert!(told.await.is_err());
+            assert!(!must_leave(), "nothing is polled that could");
+        });
+    }
+
+    #[test]
+    fn calls_are_short_by_their_mean() {
+        let typical = Typical::default();
+        assert!(!typical.is_short(), "not known yet");
+        typical.note(SHORT / 2);
+        assert!(typical.is_short());
+        typical.note(SHORT * 20);
+        assert!(!typical.is_short());
+        for _ in 0..100 {
+            typical.note(SHORT / 2);
+        }
+        assert!(typical.is_short());
+        typical.note(Duration::MAX);
+        assert!(!typical.is_short());
+    }
+}
