@@ -33,8 +33,15 @@ pub(crate) struct Case {
     pub(crate) load: Load,
     /// Arguments of `rpchost bench`.
     pub(crate) body: &'static [&'static str],
-    /// A quorum queue and persistent requests.
+    /// Else a classic queue.
     pub(crate) quorum: bool,
+    pub(crate) persistent: bool,
+    /// What else the host has in its folder of plugins, its own among them.
+    pub(crate) plugins: usize,
+    /// Processes that serve.
+    pub(crate) hosts: usize,
+    /// Queues, each with a client of its own; the processes are divided among them.
+    pub(crate) queues: usize,
 }
 
 const ECHO: Case = Case {
@@ -44,7 +51,49 @@ const ECHO: Case = Case {
     load: Load::InFlight(128),
     body: &["--size", "16B"],
     quorum: false,
+    persistent: false,
+    plugins: 1,
+    hosts: 1,
+    queues: 1,
 };
+
+const fn in_flight(title: &'static str, calls: u32) -> Case {
+    Case { name: "in-flight", title, load: Load::InFlight(calls), ..ECHO }
+}
+
+const fn bodies(title: &'static str, calls: u32, body: &'static [&'static str]) -> Case {
+    Case { name: "bodies", title, load: Load::InFlight(calls), body, ..ECHO }
+}
+
+const fn hosts(title: &'static str, hosts: usize, queues: usize) -> Case {
+    Case { name: "hosts", title, hosts, queues, ..ECHO }
+}
+
+const fn queue(title: &'static str, quorum: bool, persistent: bool) -> Case {
+    Case { name: "queue", title, quorum, persistent, ..ECHO }
+}
+
+/// What `--scaling` measures: one thing after another is another than in the first.
+pub(crate) const SCALING: [Case; 18] = [
+    Case { name: "base", title: "16 B, 128 in flight, one host, classic queue", ..ECHO },
+    in_flight("1 in flight", 1),
+    in_flight("16 in flight", 16),
+    in_flight("1,024 in flight", 1_024),
+    bodies("1 KiB", 128, &["--size", "1KiB"]),
+    bodies("16 KiB", 128, &["--size", "16KiB"]),
+    bodies("64 KiB", 128, &["--size", "64KiB"]),
+    bodies("256 KiB, 16 in flight", 16, &["--size", "256KiB"]),
+    bodies("1 MiB, 16 in flight", 16, &["--size", "1MiB"]),
+    Case { name: "plugins", title: "one of 100 plugins", plugins: 100, ..ECHO },
+    Case { name: "plugins", title: "one of 1,000 plugins", plugins: 1_000, ..ECHO },
+    hosts("2 hosts, one queue", 2, 1),
+    hosts("4 hosts, one queue", 4, 1),
+    hosts("2 hosts, a queue each", 2, 2),
+    hosts("4 hosts, a queue each", 4, 4),
+    queue("classic queue, persistent", false, true),
+    queue("quorum queue, not persistent", true, false),
+    queue("quorum queue, persistent", true, true),
+];
 
 /// The first decides the rate of those that need one.
 pub(crate) const CASES: [Case; 6] = [
@@ -73,6 +122,7 @@ pub(crate) const CASES: [Case; 6] = [
         name: "quorum",
         title: "echo of 16 bytes, 128 in flight, quorum queue, persistent",
         quorum: true,
+        persistent: true,
         ..ECHO
     },
 ];

@@ -2,7 +2,7 @@
 //! rounds, and writes a table and pictures. `tests/bench/run.sh` builds and
 //! installs what it needs.
 //!
-//!     measure [--rounds N] [--duration DURATION] [--out DIR] [--only CASE]… [--peer PEER]…
+//!     measure [--scaling] [--rounds N] [--duration DURATION] [--out DIR] [--only CASE]… [--peer PEER]…
 
 #![expect(
     clippy::print_stdout,
@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::future::try_join_all;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
@@ -27,7 +28,7 @@ use rpchost::private_broker::PrivateBroker;
 use serde_json::Value;
 use tokio::process::Command;
 
-use self::cases::{CASES, Case, Load};
+use self::cases::{CASES, Case, Load, SCALING};
 use self::servers::{Peer, Places, Server};
 
 /// What is measured, and where it goes.
@@ -37,6 +38,7 @@ struct Args {
     out: PathBuf,
     only: Vec<String>,
     peers: Vec<String>,
+    scaling: bool,
 }
 
 /// What one run of `rpchost bench` says.
@@ -53,6 +55,9 @@ pub(crate) struct Sample {
     pub(crate) client: f64,
 }
 
+/// Who is measured by `--scaling`: the host, and what a host could at best be in lapin.
+const SCALED: [&str; 2] = ["rpchost", "lapin-batch"];
+
 /// Samples by case and peer, one for each round.
 pub(crate) type Samples = BTreeMap<(usize, usize), Vec<Sample>>;
 
@@ -63,9 +68,12 @@ async fn main() -> Result<()> {
     let peers: Vec<Peer> = servers::PEERS
         .into_iter()
         .filter(|peer| args.peers.is_empty() || args.peers.iter().any(|name| name == peer.name))
+        .filter(|peer| !args.scaling || SCALED.contains(&peer.name))
         .collect();
-    let cases: Vec<(usize, Case)> = CASES
-        .into_iter()
+    let all: &[Case] = if args.scaling { &SCALING } else { &CASES };
+    let cases: Vec<(usize, Case)> = all
+        .iter()
+        .copied()
         .enumerate()
         .filter(|(_, case)| args.only.is_empty() || args.only.iter().any(|name| name == case.name))
         .collect();
@@ -79,11 +87,17 @@ async fn main() -> Result<()> {
     let machine = machine::describe(&places, &broker).await;
     broker.remove().await?;
     let samples = measured?;
-    let table = tell::table(&machine?, &peers, &cases, &samples, args.rounds, &args.duration);
-    std::fs::write(args.out.join("results.md"), &table)?;
-    for (number, case) in &cases {
-        let svg = tell::picture(case, &peers, *number, &samples);
-        std::fs::write(args.out.join(format!("{}.svg", case.name)), svg)?;
+    let mut table = tell::about(&machine?, args.rounds, &args.duration);
+    if args.scaling {
+        table += &tell::scaling(&peers, &cases, &samples);
+        std::fs::write(args.out.join("scaling.md"), &table)?;
+    } else {
+        table += &tell::table(&peers, &cases, &samples);
+        std::fs::write(args.out.join("results.md"), &table)?;
+        for (number, case) in &cases {
+            let svg = tell::picture(case, &peers, *number, &samples);
+            std::fs::write(args.out.join(format!("{}.svg", case.name)), svg)?;
+        }
     }
     println!("{table}");
     eprintln!("written to {}", args.out.display());
@@ -97,9 +111,14 @@ fn args() -> Result<Args> {
         out: PathBuf::from("target/bench"),
         only: Vec::new(),
         peers: Vec::new(),
+        scaling: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
+        if flag == "--scaling" {
+            args.scaling = true;
+            continue;
+        }
         let value = given.next().with_context(|| format!("`{flag}` needs a value"))?;
         match flag.as_str() {
             "--rounds" => args.rounds = value.parse().context("`--rounds` is a number")?,
@@ -107,7 +126,7 @@ fn args() -> Result<Args> {
             "--out" => args.out = value.into(),
             "--only" => args.only.push(value),
             "--peer" => args.peers.push(value),
-            _ => bail!("`{flag}`: --rounds, --duration, --out, --only or --peer"),
+            _ => bail!("`{flag}`: --scaling, --rounds, --duration, --out, --only or --peer"),
         }
     }
     Ok(args)
@@ -140,12 +159,16 @@ async fn measure(
                 eprintln!("  {} cannot hold that rate", peer.name);
                 continue;
             }
-            let queue = format!("bench-{}-{}", case.name, peer.name);
-            declare(broker, &queue, case).await?;
-            let started = Server::start(peer, places, &broker.amqp_url(), &queue, case.work).await;
-            let server = started.with_context(|| format!("`{}` was not started", peer.name))?;
-            server.check(places, case.work).await?;
-            servers.push((which, server));
+            let mut of_peer = Vec::new();
+            for nth in 0..case.hosts {
+                let queue = format!("bench-{number}-{}-{}", peer.name, nth % case.queues);
+                declare(broker, &queue, case).await?;
+                let started = Server::start(peer, places, &broker.amqp_url(), &queue, case).await;
+                let server = started.with_context(|| format!("`{}` was not started", peer.name))?;
+                server.check(places, case.work).await?;
+                of_peer.push(server);
+            }
+            servers.push((which, of_peer));
         }
         for round in 0..args.rounds {
             // Another begins each round: what goes on beside it hits all alike.
@@ -167,7 +190,7 @@ async fn measure(
                 samples.entry((*number, *which)).or_default().push(sample);
             }
         }
-        for (_, server) in servers {
+        for server in servers.into_iter().flat_map(|(_, of_peer)| of_peer) {
             server.end().await?;
         }
     }
@@ -206,46 +229,84 @@ async fn declare(broker: &PrivateBroker, queue: &str, case: &Case) -> Result<()>
     Ok(())
 }
 
-/// One measurement, by `rpchost bench`.
+/// One measurement, by an `rpchost bench` for each queue, all at the same time.
 async fn run(
     args: &Args,
     places: &Places,
     broker: &PrivateBroker,
-    server: &Server,
+    servers: &[Server],
+    case: &Case,
+    rate: Option<u32>,
+) -> Result<Sample> {
+    let clients = servers.iter().take(case.queues).map(|server| {
+        let on_queue = servers.iter().filter(|other| other.queue == server.queue);
+        client(args, places, broker, on_queue.collect(), case, rate)
+    });
+    let samples: Vec<Sample> = try_join_all(clients).await?;
+    let rate: f64 = samples.iter().map(|sample| sample.rate).sum();
+    let worst = |number: fn(&Sample) -> f64| samples.iter().map(number).fold(0.0, f64::max);
+    // Milliseconds in a second, of all clients and servers.
+    let all = |number: fn(&Sample) -> f64| {
+        samples.iter().map(|sample| number(sample) * sample.rate).sum::<f64>()
+    };
+    Ok(Sample {
+        rate,
+        p50: worst(|sample| sample.p50),
+        p99: worst(|sample| sample.p99),
+        server: all(|sample| sample.server) / rate,
+        // Each of the clients has counted all that the broker does.
+        broker: all(|sample| sample.broker) / rate / samples.len() as f64,
+        client: all(|sample| sample.client) / rate,
+    })
+}
+
+/// What one client measures, of the servers of its queue.
+async fn client(
+    args: &Args,
+    places: &Places,
+    broker: &PrivateBroker,
+    servers: Vec<&Server>,
     case: &Case,
     rate: Option<u32>,
 ) -> Result<Sample> {
     let broker_pid = broker.pid().await.context("the broker does not run")?;
+    let first = servers.first().context("nobody serves")?;
     let mut bench = Command::new(&places.rpchost);
     bench
         .args(["bench", case.work.method(), "-o", "json", "--warm-up", "1s"])
-        .args(["--duration", &args.duration, "--queue", &server.queue])
+        .args(["--duration", &args.duration, "--queue", &first.queue])
         .args(["--amqp-url", &broker.amqp_url()])
-        .args(["--pid", &format!("server={}", server.pid())])
         .args(["--pid", &format!("broker={}", broker_pid.as_raw_nonzero())])
         .args(case.body);
+    for (nth, server) in servers.iter().enumerate() {
+        bench.args(["--pid", &format!("server{nth}={}", server.pid())]);
+    }
     match (case.load, rate) {
         (Load::InFlight(calls), _) => bench.args(["--in-flight", &calls.to_string()]),
         (Load::ShareOfPeak(_), rate) => bench.args(["--rate", &rate.unwrap_or(1).to_string()]),
     };
-    if case.quorum {
+    if case.persistent {
         bench.arg("--persistent");
     }
     let output = bench.output().await?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         let report = String::from_utf8_lossy(&output.stdout);
-        bail!("`{}` has failed: {said}{report}", server.name);
+        bail!("`{}` has failed: {said}{report}", first.name);
     }
     let report: Value = serde_json::from_slice(&output.stdout)?;
     let number = |path: &str| {
         report.pointer(path).and_then(Value::as_f64).with_context(|| format!("no `{path}`"))
     };
+    let mut server = 0.0;
+    for nth in 0..servers.len() {
+        server += number(&format!("/processes/server{nth}/ms_per_1000_calls"))?;
+    }
     Ok(Sample {
         rate: number("/results_per_second")?,
         p50: number("/latency_us/p50")?,
         p99: number("/latency_us/p99")?,
-        server: number("/processes/server/ms_per_1000_calls")?,
+        server,
         broker: number("/processes/broker/ms_per_1000_calls")?,
         client: number("/cpu/ms_per_1000_calls")?,
     })

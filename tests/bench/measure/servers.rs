@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::cases::Work;
+use super::cases::{Case, Work};
 
 /// How long a server may take to be ready: the host compiles its plugin.
 const READY: Duration = Duration::from_secs(60);
@@ -120,11 +120,12 @@ impl Server {
         places: &Places,
         url: &str,
         queue: &str,
-        work: Work,
+        case: &Case,
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let work = case.work;
         let mut command = match peer.kind {
-            Kind::Host(settings) => host(places, folder.path(), url, queue, work, settings)?,
+            Kind::Host(settings) => host(places, folder.path(), url, queue, case, settings)?,
             Kind::Lapin(mode) => {
                 let mut command = Command::new(&places.lapin);
                 command.arg(mode);
@@ -207,24 +208,29 @@ impl Server {
     }
 }
 
-/// The host with one plugin, and nothing that the others do not have.
+/// The host with the plugins of the case, and nothing that the others do not have.
 fn host(
     places: &Places,
     folder: &Path,
     url: &str,
     queue: &str,
-    work: Work,
+    case: &Case,
     settings: &str,
 ) -> Result<Command> {
+    let (work, queue_type) = (case.work, if case.quorum { "quorum" } else { "classic" });
     let plugins = folder.join("plugins");
     std::fs::create_dir(&plugins)?;
     std::fs::copy(places.guest(work), plugins.join(format!("{}.wasm", work.method())))?;
+    for nth in 1..case.plugins {
+        std::fs::copy(places.guest(work), plugins.join(format!("other-{nth}.wasm")))?;
+    }
     if !settings.is_empty() {
         std::fs::write(plugins.join(format!("{}.toml", work.method())), settings)?;
     }
     let mut command = Command::new(&places.rpchost);
     command
-        .args(["serve", "--queue", queue, "--amqp-url", url, "--admin", "off"])
+        .args(["serve", "--queue", queue, "--queue-type", queue_type, "--admin", "off"])
+        .env("RPCHOST_AMQP_URL", url)
         .args(["--log-level", "warn", "--plugins"])
         .arg(&plugins)
         .arg("--state-dir")

@@ -50,15 +50,8 @@ fn medians(samples: &Samples, case: usize, peer: usize, first: usize) -> Option<
     })
 }
 
-/// Everything, in Markdown.
-pub(crate) fn table(
-    machine: &[String],
-    peers: &[Peer],
-    cases: &[(usize, Case)],
-    samples: &Samples,
-    rounds: usize,
-    duration: &str,
-) -> String {
+/// What it was measured on, and how.
+pub(crate) fn about(machine: &[String], rounds: usize, duration: &str) -> String {
     let mut text = String::new();
     for line in machine {
         let _infallible = writeln!(text, "- {line}");
@@ -68,6 +61,43 @@ pub(crate) fn table(
         "- {rounds} rounds of {duration} for each, in turns, on one private broker; medians. CPU is in \
          ms per 1,000 calls."
     );
+    text
+}
+
+/// A row for each case, with the peers side by side.
+pub(crate) fn scaling(peers: &[Peer], cases: &[(usize, Case)], samples: &Samples) -> String {
+    let mut text = "\n| |".to_owned();
+    for peer in peers {
+        text += &format!(" {0} calls a second | p50 ms | p99 ms | CPU | broker |", peer.name);
+    }
+    text += "\n|---|";
+    text += &"--:|".repeat(5 * peers.len());
+    text += "\n";
+    for (number, case) in cases {
+        let _infallible = write!(text, "| {} |", case.title);
+        for which in 0..peers.len() {
+            let Some(Medians { sample, .. }) = medians(samples, *number, which, 0) else {
+                text += " – | | | | |";
+                continue;
+            };
+            let _infallible = write!(
+                text,
+                " {:.0} | {:.2} | {:.2} | {:.1} | {:.1} |",
+                sample.rate,
+                sample.p50 / 1e3,
+                sample.p99 / 1e3,
+                sample.server,
+                sample.broker,
+            );
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// Peers beside each other, in Markdown.
+pub(crate) fn table(peers: &[Peer], cases: &[(usize, Case)], samples: &Samples) -> String {
+    let mut text = String::new();
     for (number, case) in cases {
         if !samples.keys().any(|(of, _)| of == number) {
             continue;
