@@ -3,31 +3,27 @@
 //! One `wasmtime::Engine` for the whole process: an engine per plugin costs
 //! gigabytes, and indices of one engine mean nothing in another. A second one
 //! is for the few components that cannot be had without concurrency. Owns the
-//! switches, the pool of instances and the epoch ticker. How bytes become code
-//! is `compile`'s to know.
+//! switches and the pool of instances. How bytes become code is `compile`'s to
+//! know.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracing::{info, warn};
 use wasmtime::component::Linker;
-use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::compile::{Code, Compiler, Helper};
 use super::core_module::Source;
 use super::pool::Room;
 use super::reports::Reports;
 use super::store::CallState;
+use super::ticker::Ticker;
 use super::turns::Turns;
 use super::waiting::needs_concurrency;
 use crate::capabilities;
 use crate::state_dir::StateDir;
 use crate::telemetry::Telemetry;
-
-/// Time between two epoch ticks: the longest a guest overruns its deadline,
-/// and the longest turn of a call on a core that others wait for.
-pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Native stack for a guest. wasmtime's default; deeper recursion traps.
 const MAX_WASM_STACK: usize = 512 * 1024;
@@ -131,9 +127,9 @@ impl Engine {
         let waiting = wasmtime::Engine::new(&config(None, Concurrency::On))
             .map_err(anyhow::Error::from)
             .context("failed to start the engine for functions that wait")?;
-        start_ticker(vec![engine.weak(), waiting.weak()])?;
+        let ticker = Ticker::start(vec![engine.weak(), waiting.weak()])?;
         let reports = Reports::start(lines)?;
-        let turns = Turns::new(cores());
+        let turns = Turns::new(cores(), ticker);
         let inner = |engine: wasmtime::Engine, concurrency| {
             let mut linker = Linker::new(&engine);
             capabilities::link(&mut linker)?;
@@ -295,31 +291,4 @@ fn pool(alive: usize) -> PoolingAllocationConfig {
 /// told it counts as swap.
 fn swap_is_off() -> bool {
     std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() <= 1)
-}
-
-/// Advances the epochs on a thread of its own, without drift, until the engines
-/// are gone. Not on the async runtime: a busy runtime must still be interrupted.
-fn start_ticker(mut engines: Vec<EngineWeak>) -> anyhow::Result<()> {
-    std::thread::Builder::new()
-        .name("epoch".to_owned())
-        .spawn(move || {
-            let mut next = Instant::now() + TICK;
-            while !engines.is_empty() {
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
-                let mut ticks = 0;
-                while next <= Instant::now() {
-                    next += TICK;
-                    ticks += 1;
-                }
-                engines.retain(|engine| match engine.upgrade() {
-                    Some(engine) => {
-                        (0..ticks).for_each(|_| engine.increment_epoch());
-                        true
-                    }
-                    None => false,
-                });
-            }
-        })
-        .context("failed to start the epoch thread")?;
-    Ok(())
 }

@@ -32,6 +32,7 @@ mod store;
 mod symbols;
 mod table;
 mod threads;
+mod ticker;
 mod trap;
 mod turns;
 mod typed;

@@ -18,8 +18,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use super::engine::TICK;
 use super::threads::{self, Typical};
+use super::ticker::{TICK, Ticker};
 
 /// How long a call is before the others of its plugin, in time that it was busy:
 /// one that never ends must not keep them from running at all.
@@ -34,13 +34,14 @@ pub(super) struct Turns {
     own: Arc<Semaphore>,
     /// How long its calls take.
     typical: Arc<Typical>,
+    ticker: Ticker,
     cores: usize,
 }
 
 impl Turns {
-    pub(super) fn new(cores: usize) -> Self {
+    pub(super) fn new(cores: usize, ticker: Ticker) -> Self {
         let semaphore = || Arc::new(Semaphore::new(cores));
-        Self { shared: semaphore(), own: semaphore(), typical: Arc::default(), cores }
+        Self { shared: semaphore(), own: semaphore(), typical: Arc::default(), ticker, cores }
     }
 
     /// For another plugin on the same cores.
@@ -55,6 +56,7 @@ impl Turns {
         if !self.typical.is_short() {
             threads::leave().await;
         }
+        let _ticking = self.ticker.ticking();
         let mut run = std::pin::pin!(run);
         let mut woken: Option<Arc<Woken>> = None;
         let mut own = PollSemaphore::new(self.own.clone());
@@ -136,6 +138,10 @@ impl Wake for Woken {
 mod tests {
     use super::*;
 
+    fn turns() -> Turns {
+        Turns::new(1, Ticker::start(Vec::new()).unwrap())
+    }
+
     /// Keeps a core busy for so many ticks.
     async fn computes(ticks: u32) {
         for _ in 0..ticks {
@@ -160,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_of_a_plugin_ends_first_and_another_plugin_need_not_wait() {
-        let turns = Turns::new(1);
+        let turns = turns();
         let (one, other) = (turns.for_a_plugin(), turns.for_a_plugin());
         let ended = std::sync::Mutex::new(Vec::new());
         let call = async |turns: &Turns, name, ticks| {
@@ -179,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_never_ends_lets_the_others_of_its_plugin_go_on() {
-        let turns = Turns::new(1);
+        let turns = turns();
         let endless = turns.run(computes(u32::MAX));
         let ends = turns.run(computes(5));
         let ended = tokio::select! {
@@ -191,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_waits_keeps_nobody_waiting() {
-        let turns = Turns::new(1);
+        let turns = turns();
         let waits = turns.run(async {
             computes(3).await;
             // And on, to where it waits.
