@@ -24,22 +24,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
-use rpchost::config::Limits;
 use rpchost::message::{Arguments, Delivery};
-use rpchost::plugins::{Engine, Invocation, Plugin, Plugins};
+use rpchost::plugins::{Invocation, Plugin};
 use tokio::runtime::{Builder, Runtime};
 
-use common::{delivery, median, results, root, row};
+use common::served::{limits, plugins};
+use common::{delivery, median, results, row};
 
 /// Of a body that is an ordinary request, and of one that is a document.
 const SMALL: usize = 1024;
 const LARGE: usize = 64 * 1024;
-
-/// Far beyond what any call here takes.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Calls at once that the pool has room for.
-const CALLS: usize = 64;
 
 /// A method, and what to call it with again and again.
 struct Bench {
@@ -52,19 +46,7 @@ struct Bench {
 impl Bench {
     fn of(method: &str, body: impl Into<Bytes>) -> Self {
         let (name, _) = method.split_once('.').unwrap_or((method, ""));
-        let file = root().join(format!("target/guests/{name}.wasm"));
-        let limits = Limits {
-            max_in_flight: CALLS,
-            prefetch: 2 * CALLS as u16,
-            call_timeout: TIMEOUT,
-            memory: 64 << 20,
-            max_body: 16 << 20,
-            max_headers: 128,
-        };
-        let plugins = Plugins::new(None);
-        plugins
-            .load_file(&Engine::new(CALLS).expect("an engine"), &file, &limits)
-            .unwrap_or_else(|error| panic!("{error:#}; run `tests/run.sh --quick` once"));
+        let plugins = plugins(name);
         let (plugin, method) = plugins.find(Some(method)).expect("the method");
         let body = body.into();
         let delivery = delivery(body.clone());
@@ -72,7 +54,7 @@ impl Bench {
     }
 
     async fn call(&self) -> usize {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + limits().call_timeout;
         let invocation = Invocation::of(&self.delivery, &self.method, &self.arguments, deadline);
         self.plugin.call(invocation).await.expect("a result").body.len()
     }

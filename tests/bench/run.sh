@@ -3,8 +3,9 @@
 # builds what that needs, and writes a table and pictures below target/bench/.
 # For figures that mean anything, nothing else should run on the machine.
 #
-#   tests/bench/run.sh [--rounds 5] [--duration 5s] [--only CASE]… [--peer PEER]…
+#   tests/bench/run.sh [--scaling] [--rounds 5] [--duration 5s] [--only CASE]… [--peer PEER]…
 #
+# With --scaling: the host and lapin-batch, with more of one thing after another.
 # Cases: echo one rate large fib quorum. Peers: rpchost rpchost-reuse lapin
 # lapin-batch go node pika aio-pika. `--out DIR` writes elsewhere.
 set -euo pipefail

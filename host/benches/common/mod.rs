@@ -1,5 +1,10 @@
 //! What the benchmarks have in common.
 
+#![allow(dead_code, reason = "no benchmark uses all of it")]
+
+pub(crate) mod dialects;
+pub(crate) mod served;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
