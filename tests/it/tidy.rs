@@ -76,7 +76,7 @@ const DOORS: [(&str, &[&str]); 20] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 24] = [
+const OWNERS: [(&str, &[&str]); 25] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs", "author/wit.rs"]),
@@ -102,6 +102,7 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("gimli", &["plugins/symbols/dwarf.rs"]),
     ("addr2line", &["plugins/symbols/dwarf.rs"]),
     ("lapin", &["amqp/"]),
+    ("amq_protocol", &["amqp/filter/"]),
     ("ignore", &["author/sources.rs"]),
     ("notify", &["plugins/watch.rs", "author/sources.rs"]),
     ("axum", &["admin.rs"]),

@@ -93,7 +93,7 @@ impl Asides {
                 };
                 let name = place.queue(&delivery.queue);
                 open.ensure(&name, kind).await?;
-                let (user, frame) = (self.url.username(), open.frame());
+                let (user, frame) = (self.url.username(), open.connection.frame_max());
                 let properties = note::put(original, delivery, &delivery.queue, note, user, frame);
                 let taken = open.publish("", &name, &delivery.body, properties).await;
                 let taken = taken.map_err(|error| explain(&error, &self.url))?;
@@ -172,15 +172,6 @@ impl Publisher {
     async fn ensure(&self, name: &str, kind: QueueKind) -> Result<(), OpenError> {
         let ensuring = own_queues::ensure(&self.connection, name, kind, Beyond::Refused);
         within(self.timeout, &self.url, ensuring).await
-    }
-
-    /// The largest frame, in bytes.
-    fn frame(&self) -> usize {
-        match self.connection.configuration().frame_max() {
-            // No limit; ours is RabbitMQ's own.
-            0 => 131_072,
-            most => usize::try_from(most).unwrap_or(usize::MAX),
-        }
     }
 
     /// Publishes a message and waits for its confirm, with a limit while the broker takes any.

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lapin::Confirmation;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use tokio::sync::watch;
@@ -18,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::confirms::Confirmed;
 use super::{Connector, QueueConsumer, Role, Session};
 use crate::config::{
     BrokerConfig, BrokerUrl, Limits, QueueConfig, QueueKind, ServedQueue, Strategy, TlsConfig,
@@ -67,24 +67,19 @@ tokio::task_local! {
     static VARIANT: Variant;
 }
 
+/// Whether a message has come back that a wrong variant has not given to anybody yet.
+static ARRIVED: AtomicBool = AtomicBool::new(false);
+
 /// How a publish ended, as the variant of this task sees it. Called by `replies`.
-pub(super) fn judge(
-    confirmation: Result<Confirmation, lapin::Error>,
-    returned: bool,
-) -> (Result<Confirmation, lapin::Error>, bool) {
+pub(super) fn judge(said: lapin::Result<Confirmed>) -> lapin::Result<Confirmed> {
+    let Ok(Confirmed { taken, returned }) = said else { return said };
     match VARIANT.try_with(|variant| *variant) {
         Ok(Variant::ReturnsByArrival) => {
-            let arrived = match &confirmation {
-                Ok(Confirmation::Ack(arrived) | Confirmation::Nack(arrived)) => arrived.is_some(),
-                _ => false,
-            };
-            (confirmation, arrived)
+            let returned = ARRIVED.swap(returned, Ordering::Relaxed);
+            Ok(Confirmed { taken, returned })
         }
-        Ok(Variant::SwallowedNack) => match confirmation {
-            Ok(Confirmation::Nack(arrived)) => (Ok(Confirmation::Ack(arrived)), returned),
-            other => (other, returned),
-        },
-        _ => (confirmation, returned),
+        Ok(Variant::SwallowedNack) => Ok(Confirmed { taken: true, returned }),
+        _ => Ok(Confirmed { taken, returned }),
     }
 }
 

@@ -1,165 +1,255 @@
-//! The publishes of one channel, all made by one task, and what the broker says of each.
+//! The publishes of one channel, and what the broker says of each.
 //!
-//! One task, so that the broker counts them as the library does: lapin takes the number of a
-//! publish and then queues its frames, both in one poll, but not in one step. Of two threads, the
-//! one with the first number could queue its frames last. Each publish would then get the other's
+//! The broker counts publishes as they come. So a publish takes its number and its place among the
+//! frames to be written in one step; of two at the same time, each would else get the other's
 //! confirm, and where one of them is a refusal, one message would be lost and the other sent twice.
-//!
-//! And because it is cheaper: the library tells of each publish twice, when it is written and when
-//! it is confirmed, from a thread of its own. This task is woken once for all that was told
-//! meanwhile, those who wait for a confirm once each, from where they run.
+//! A message that comes back is known by its `message_id`, which holds that number.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
+use lapin::{Channel, ConnectionStatus};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connect::{Patience, no_confirm};
+use super::connect::{Connected, Patience, no_confirm};
+use super::convert;
+use super::filter::{Bypass, ChannelKey, Said, put_publish};
+use crate::message::Reply;
 
-/// Publishes that may wait to be made; whoever has more waits himself.
-const WAITING: usize = 4_096;
-
-/// Most that are taken at once.
-const BATCH: usize = 256;
-
-/// The `message_id` of a publish, by which the broker's answers are told apart: the library hands a
-/// returned message to whichever publish is confirmed next.
-#[derive(Debug)]
-pub(super) struct Id {
-    number: u64,
-    pub(super) text: String,
+/// What the broker has said of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Confirmed {
+    /// Whether it has taken the message over, or refused it.
+    pub(super) taken: bool,
+    /// Whether it has sent the message back.
+    pub(super) returned: bool,
 }
 
-/// A message to publish.
-#[derive(Debug)]
-pub(super) struct Publish {
-    pub(super) id: Id,
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
-    pub(super) options: BasicPublishOptions,
-    pub(super) body: Bytes,
-    pub(super) properties: BasicProperties,
-}
-
-/// What the broker said of a publish, and whether it has returned the message.
-pub(super) type Said = lapin::Result<(Confirmation, bool)>;
-
-/// Publishes on a channel in confirm mode.
+/// Publishes on a channel in confirm mode, which is used for nothing else.
 #[derive(Debug)]
 pub(super) struct Confirms {
-    wanted: mpsc::Sender<(Publish, oneshot::Sender<Said>)>,
-    next: AtomicU64,
+    /// The library closes it once nobody holds it.
+    _channel: Channel,
+    key: ChannelKey,
+    bypass: Bypass,
+    frame_max: usize,
+    /// Of every `message_id`, before the number.
     prefix: String,
-    _making: AbortOnDropHandle<()>,
+    waiting: Arc<Mutex<Waiting>>,
+    _hearing: AbortOnDropHandle<()>,
 }
 
-/// Who waits for a confirm.
+/// Those who wait for a confirm.
 #[derive(Debug)]
 struct Waiting {
-    tell: oneshot::Sender<Said>,
+    /// In the order of their numbers; `None` where all was said.
+    line: VecDeque<Option<Waiter>>,
+    /// The number of the first of them.
+    first: u64,
+    /// Why nothing more is said, once that is so.
+    lost: Option<lapin::Error>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    tell: oneshot::Sender<lapin::Result<Confirmed>>,
     waited: Patience,
     returned: bool,
 }
 
 impl Confirms {
-    pub(super) fn start(channel: Channel, status: ConnectionStatus) -> Self {
-        let (wanted, taken) = mpsc::channel(WAITING);
+    pub(super) fn start(channel: Channel, connection: &Connected) -> Self {
+        let bypass = connection.bypass().clone();
+        let (key, said) = bypass.confirms(channel.id());
         let prefix = format!("{:016x}-", rand::random::<u64>());
-        let making = tokio::spawn(make(channel, status, prefix.clone(), taken));
-        Self { wanted, next: AtomicU64::new(0), prefix, _making: AbortOnDropHandle::new(making) }
-    }
-
-    /// Names a message that is about to be published.
-    pub(super) fn id(&self) -> Id {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Id { number, text: format!("{}{number}", self.prefix) }
+        let waiting = Waiting { line: VecDeque::new(), first: 1, lost: None };
+        let waiting = Arc::new(Mutex::new(waiting));
+        let status = connection.status().clone();
+        let hearing = tokio::spawn(hear(waiting.clone(), said, status, prefix.clone()));
+        let frame_max = connection.frame_max();
+        let _hearing = AbortOnDropHandle::new(hearing);
+        Self { _channel: channel, key, bypass, frame_max, prefix, waiting, _hearing }
     }
 
     /// Publishes, and waits for the broker's confirm, with a limit while the broker takes any.
+    /// `None` where the address or an id is longer than it can be.
     ///
     /// # Errors
     ///
     /// When channel or connection are lost, or no confirm comes.
-    pub(super) async fn publish(&self, publish: Publish) -> Said {
-        // The task ends before its owner only with the runtime.
-        let over = || std::io::Error::other("the runtime ends");
-        let (tell, told) = oneshot::channel();
-        self.wanted.send((publish, tell)).await.map_err(|_| over())?;
-        told.await.map_err(|_| over())?
+    pub(super) async fn publish(&self, reply: &Reply) -> Option<lapin::Result<Confirmed>> {
+        let told = {
+            let mut waiting = lock(&self.waiting);
+            if let Some(error) = &waiting.lost {
+                return Some(Err(error.clone()));
+            }
+            let id = format!("{}{}", self.prefix, waiting.next());
+            let message = convert::message(reply, &id)?;
+            let (key, frame_max) = (self.key, self.frame_max);
+            // What is not written, because the channel is closed, is soon told why.
+            let _written =
+                self.bypass.write(key, |out| put_publish(out, key.number, frame_max, &message));
+            let (tell, told) = oneshot::channel();
+            let waiter = Waiter { tell, waited: Patience::default(), returned: false };
+            waiting.line.push_back(Some(waiter));
+            told
+        };
+        Some(told.await.unwrap_or_else(|_| Err(gone())))
     }
 }
 
-async fn make(
-    channel: Channel,
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn gone() -> lapin::Error {
+    std::io::Error::new(std::io::ErrorKind::NotConnected, "the channel for replies is closed")
+        .into()
+}
+
+/// Passes on what the broker says, and that it says nothing.
+async fn hear(
+    waiting: Arc<Mutex<Waiting>>,
+    mut said: mpsc::UnboundedReceiver<Said>,
     status: ConnectionStatus,
     prefix: String,
-    mut wanted: mpsc::Receiver<(Publish, oneshot::Sender<Said>)>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut under_way = FuturesUnordered::new();
-    let mut waiting: HashMap<u64, Waiting> = HashMap::new();
     let mut look = tokio::time::interval(Patience::LOOK);
     // A host that was stopped for a while has not waited meanwhile.
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            count = wanted.recv_many(&mut batch, BATCH) => {
-                if count == 0 {
-                    return;
-                }
-                for (publish, tell) in batch.drain(..) {
-                    let one_more = Waiting { tell, waited: Patience::default(), returned: false };
-                    waiting.insert(publish.id.number, one_more);
-                    under_way.push(one(&channel, publish));
-                }
-            }
-            Some(first) = under_way.next() => {
-                // With all that was said meanwhile.
-                let mut next = Some(first);
-                while let Some((number, said)) = next {
-                    let whose = said.as_ref().ok().and_then(|said| returned(said, &prefix));
-                    if let Some(whose) = whose.and_then(|whose| waiting.get_mut(&whose)) {
-                        whose.returned = true;
-                    }
-                    if let Some(Waiting { tell, returned, .. }) = waiting.remove(&number) {
-                        // Who does not wait any more does not want to know.
-                        let _gone = tell.send(said.map(|said| (said, returned)));
-                    }
-                    next = under_way.next().now_or_never().flatten();
-                }
-            }
+        let first = tokio::select! {
+            biased;
+            first = said.recv() => first.unwrap_or_else(|| Said::Lost(gone())),
             _ = look.tick() => {
                 let blocked = status.blocked();
-                let overdue = waiting.extract_if(|_, waiting| waiting.waited.ends(blocked));
-                for (_, Waiting { tell, .. }) in overdue {
-                    let _gone = tell.send(Err(no_confirm()));
+                for waiter in &mut lock(&waiting).line {
+                    if let Some(late) = waiter.take_if(|waiter| waiter.waited.ends(blocked)) {
+                        late.tell(Err(no_confirm()));
+                    }
                 }
+                continue;
             }
+        };
+        let mut waiting = lock(&waiting);
+        let mut next = Some(first);
+        while let Some(now) = next {
+            match now {
+                Said::Of { tag, multiple, taken } => waiting.say(tag, multiple, taken),
+                Said::Returned(id) => {
+                    let number = id.as_str().strip_prefix(&prefix);
+                    waiting.returned(number.and_then(|number| number.parse().ok()));
+                }
+                Said::Lost(error) => return waiting.end(&error),
+            }
+            next = said.try_recv().ok();
         }
     }
 }
 
-/// The number of the message that the library has handed over with a confirm.
-fn returned(said: &Confirmation, prefix: &str) -> Option<u64> {
-    let (Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) = said else {
-        return None;
-    };
-    let id = returned.delivery.properties.message_id().as_ref()?;
-    id.as_str().strip_prefix(prefix)?.parse().ok()
+impl Waiting {
+    /// The number of the next publish.
+    fn next(&self) -> u64 {
+        self.first.saturating_add(self.line.len() as u64)
+    }
+
+    fn of(&mut self, number: u64) -> Option<&mut Option<Waiter>> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.line.get_mut(at)
+    }
+
+    /// The broker has taken, or refused, a message, or all up to it.
+    fn say(&mut self, tag: u64, multiple: bool, taken: bool) {
+        let first = if multiple { self.first } else { tag };
+        for number in first..=tag {
+            let Some(place) = self.of(number) else { break };
+            if let Some(waiter) = place.take() {
+                let returned = waiter.returned;
+                waiter.tell(Ok(Confirmed { taken, returned }));
+            }
+        }
+        while self.line.pop_front_if(|front| front.is_none()).is_some() {
+            self.first = self.first.saturating_add(1);
+        }
+    }
+
+    fn returned(&mut self, number: Option<u64>) {
+        if let Some(Some(waiter)) = number.and_then(|number| self.of(number)) {
+            waiter.returned = true;
+        }
+    }
+
+    fn end(&mut self, error: &lapin::Error) {
+        self.lost = Some(error.clone());
+        for waiter in self.line.drain(..).flatten() {
+            waiter.tell(Err(error.clone()));
+        }
+    }
 }
 
-async fn one(channel: &Channel, publish: Publish) -> (u64, lapin::Result<Confirmation>) {
-    let Publish { id, exchange, routing_key, options, body, properties } = publish;
-    let published = async {
-        channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
-    };
-    (id.number, published.await)
+impl Waiter {
+    fn tell(self, said: lapin::Result<Confirmed>) {
+        // Who does not wait any more does not want to know.
+        let _gone = self.tell.send(said);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(count: usize) -> (Waiting, Vec<oneshot::Receiver<lapin::Result<Confirmed>>>) {
+        let mut waiting = Waiting { line: VecDeque::new(), first: 1, lost: None };
+        let told = (0..count).map(|_| {
+            let (tell, told) = oneshot::channel();
+            let waiter = Waiter { tell, waited: Patience::default(), returned: false };
+            waiting.line.push_back(Some(waiter));
+            told
+        });
+        let told = told.collect();
+        (waiting, told)
+    }
+
+    /// What each has been told: `+` taken, `-` refused, `r` returned, `!` lost, `.` nothing.
+    fn said(told: &mut [oneshot::Receiver<lapin::Result<Confirmed>>]) -> String {
+        let one = |told: &mut oneshot::Receiver<_>| match told.try_recv() {
+            Ok(Ok(Confirmed { returned: true, .. })) => 'r',
+            Ok(Ok(Confirmed { taken: true, .. })) => '+',
+            Ok(Ok(Confirmed { taken: false, .. })) => '-',
+            Ok(Err(_)) => '!',
+            Err(_) => '.',
+        };
+        told.iter_mut().map(one).collect()
+    }
+
+    #[test]
+    fn each_gets_what_was_said_of_its_number() {
+        let (mut waiting, mut told) = waiting(8);
+        waiting.say(3, false, true);
+        waiting.returned(Some(5));
+        waiting.say(5, true, true);
+        // Said before, and of what was never published.
+        waiting.say(3, false, false);
+        waiting.say(2, true, false);
+        waiting.say(900, false, true);
+        waiting.returned(Some(900));
+        waiting.returned(None);
+        waiting.say(7, false, false);
+        assert_eq!((waiting.first, waiting.next()), (6, 9));
+        waiting.say(6, false, true);
+        assert_eq!((waiting.first, waiting.next()), (8, 9));
+        waiting.end(&gone());
+        assert_eq!(said(&mut told), "++++r+-!");
+        assert!(waiting.lost.is_some());
+    }
+
+    #[test]
+    fn all_of_them_at_once() {
+        let (mut waiting, mut told) = waiting(4);
+        waiting.say(u64::MAX, true, false);
+        assert_eq!(said(&mut told), "----");
+        assert_eq!((waiting.first, waiting.next()), (5, 5));
+    }
 }

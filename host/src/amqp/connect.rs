@@ -35,6 +35,7 @@ const CONFIRM: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Connected {
     connection: Connection,
+    bypass: filter::Bypass,
     cut: CancellationToken,
 }
 
@@ -55,6 +56,20 @@ impl Patience {
 }
 
 impl Connected {
+    /// For what goes past lapin.
+    pub(super) fn bypass(&self) -> &filter::Bypass {
+        &self.bypass
+    }
+
+    /// The largest frame, in bytes.
+    pub(super) fn frame_max(&self) -> usize {
+        match self.connection.configuration().frame_max() {
+            // No limit; ours is RabbitMQ's own.
+            0 => 131_072,
+            most => usize::try_from(most).unwrap_or(usize::MAX),
+        }
+    }
+
     /// Closes the socket, whoever else still holds the connection.
     pub(super) fn cut(&self) {
         self.cut.cancel();
@@ -235,9 +250,9 @@ impl Connector {
         // A frozen broker takes connections, and the library would wait for it.
         let given_up = cut.clone().drop_guard();
         let connecting = filter::connect(uri, properties, self.tls.clone(), cut.clone());
-        let connection = within(self.timeout, url, connecting).await?;
+        let (connection, bypass) = within(self.timeout, url, connecting).await?;
         given_up.disarm();
-        Ok(Connected { connection, cut })
+        Ok(Connected { connection, bypass, cut })
     }
 
     /// How long to wait before attempt `attempt`, from 1: at once for the first

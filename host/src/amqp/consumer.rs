@@ -7,12 +7,13 @@ use futures_util::StreamExt as _;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::connect::OpenError;
+use super::connect::{Connected, OpenError};
 use super::convert::{self, Origin};
+use super::filter::{ChannelKey, Delivered};
 use super::own_queues::{self, Beyond};
 use super::session::{CLOSE_PATIENCE, Role, Session};
 use super::settle::Settler;
@@ -39,7 +40,7 @@ pub struct QueueConsumer {
 /// The deliveries of a queue, in the broker's order.
 #[derive(Debug)]
 pub struct Incoming {
-    consumer: Consumer,
+    deliveries: Deliveries,
     origin: Origin,
     /// Who we are for the broker, where notes of hosts are read.
     lane_of: Option<String>,
@@ -79,7 +80,7 @@ impl QueueConsumer {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let tag = format!("rpchost-{:016x}", rand::random::<u64>());
         let tag = convert::short(&tag).unwrap_or_default();
-        let consumer = consume(&channel, &name, tag.clone()).await?;
+        let deliveries = Deliveries::of(connection, &channel, &name, tag.clone()).await?;
         let revoked = Revoked::default();
         let origin = Origin {
             queue: Arc::from(served.queue.name.as_str()),
@@ -88,8 +89,10 @@ impl QueueConsumer {
             leaving: leaving.clone(),
         };
         let lane_of = (role == Role::Lane).then(|| session.user().to_owned());
-        let incoming = Incoming { consumer, origin, lane_of };
-        let (settler, over) = (Settler::start(channel.clone()), session.over().child_token());
+        let bypass = connection.bypass().clone();
+        let settler = Settler::start(channel.clone(), deliveries.key, bypass);
+        let incoming = Incoming { deliveries, origin, lane_of };
+        let over = session.over().child_token();
         let opened = Self { session, served, name, channel, tag, settler, revoked, leaving, over };
         Ok((opened, incoming))
     }
@@ -170,11 +173,7 @@ impl QueueConsumer {
 /// # Errors
 ///
 /// As the broker's.
-pub(super) async fn consume(
-    channel: &Channel,
-    queue: &str,
-    tag: ShortString,
-) -> lapin::Result<Consumer> {
+async fn consume(channel: &Channel, queue: &str, tag: ShortString) -> lapin::Result<Consumer> {
     let (tell, told) = oneshot::channel();
     let (channel, queue) = (channel.clone(), convert::short(queue).unwrap_or_default());
     tokio::spawn(async move {
@@ -195,14 +194,62 @@ impl Incoming {
     ///
     /// When there are no more, and why.
     pub async fn next(&mut self) -> Result<Delivery, Closed> {
-        match self.consumer.next().await {
-            Some(Ok(delivery)) => Ok(match &self.lane_of {
-                None => convert::delivery(delivery, self.origin.clone()),
-                Some(user) => convert::restored(delivery, self.origin.clone(), user),
-            }),
-            Some(Err(error)) => Err(Closed::Failed(error.to_string())),
-            None => Err(Closed::Cancelled),
+        let delivered = self.deliveries.next().await?;
+        Ok(match &self.lane_of {
+            None => convert::delivery(delivered, self.origin.clone()),
+            Some(user) => convert::restored(delivered, self.origin.clone(), user),
+        })
+    }
+}
+
+/// What a consumer gets, past lapin, which knows when it ends.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    pub(super) key: ChannelKey,
+    past: mpsc::UnboundedReceiver<Delivered>,
+    consumer: Consumer,
+    /// Why there are no more, said only once by the library.
+    closed: Option<Closed>,
+}
+
+impl Deliveries {
+    /// Begins to consume on a channel that is for nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As the broker's.
+    pub(super) async fn of(
+        connection: &Connected,
+        channel: &Channel,
+        queue: &str,
+        tag: ShortString,
+    ) -> lapin::Result<Self> {
+        // Before the first can come.
+        let (key, past) = connection.bypass().deliveries(channel.id());
+        let consumer = consume(channel, queue, tag).await?;
+        Ok(Self { key, past, consumer, closed: None })
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    ///
+    /// When there are no more, and why.
+    pub(super) async fn next(&mut self) -> Result<Delivered, Closed> {
+        while self.closed.is_none() {
+            let ended = tokio::select! {
+                biased;
+                Some(delivered) = self.past.recv() => return Ok(delivered),
+                ended = self.consumer.next() => ended,
+            };
+            self.closed = Some(match ended {
+                Some(Err(error)) => Closed::Failed(error.to_string()),
+                Some(Ok(_)) => Closed::Failed("a delivery came another way".to_owned()),
+                None => Closed::Cancelled,
+            });
         }
+        // What came before the end.
+        self.past.try_recv().map_err(|_| self.closed.clone().unwrap_or(Closed::Cancelled))
     }
 }
 

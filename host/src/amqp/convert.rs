@@ -5,10 +5,10 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use tokio_util::sync::CancellationToken;
 
-use super::filter::{self, Property};
+use super::filter::{self, Delivered, Message, Property, SHORT_MAX};
 use super::note;
 use crate::message::{
     Delivery, HeaderValue, Original, Properties, Reply, Revoked, SetAside, Terms,
@@ -24,13 +24,13 @@ pub(super) struct Origin {
 }
 
 /// A delivery of a queue that clients publish to.
-pub(super) fn delivery(from: lapin::message::Delivery, origin: Origin) -> Delivery {
+pub(super) fn delivery(from: Delivered, origin: Origin) -> Delivery {
     made_of(from, origin, None)
 }
 
 /// A delivery of a queue that hosts publish to: the request as it was, and what
 /// was written on it. `user` is who we are for the broker.
-pub(super) fn restored(mut from: lapin::message::Delivery, origin: Origin, user: &str) -> Delivery {
+pub(super) fn restored(mut from: Delivered, origin: Origin, user: &str) -> Delivery {
     let (properties, note) = note::take(&from.properties, user);
     from.properties = properties;
     // One without a note was put there by somebody else, for this queue.
@@ -52,18 +52,14 @@ pub(super) fn restored(mut from: lapin::message::Delivery, origin: Origin, user:
     delivery
 }
 
-fn made_of(
-    from: lapin::message::Delivery,
-    origin: Origin,
-    set_aside: Option<Box<SetAside>>,
-) -> Delivery {
+fn made_of(from: Delivered, origin: Origin, set_aside: Option<Box<SetAside>>) -> Delivery {
     let Origin { queue, terms, revoked, leaving } = origin;
     Delivery {
         tag: from.delivery_tag,
         queue,
         terms,
-        exchange: from.exchange.as_str().to_owned(),
-        routing_key: from.routing_key.as_str().to_owned(),
+        exchange: from.exchange,
+        routing_key: from.routing_key,
         redelivered: from.redelivered,
         received_at: Instant::now(),
         received_wall: SystemTime::now(),
@@ -140,40 +136,28 @@ fn text_or_bytes(bytes: &[u8]) -> HeaderValue {
     }
 }
 
-/// A reply's properties and routing key, made from nothing but the reply: what
-/// a request says of itself must not travel on with the host's permissions.
-/// `None` where the address is longer than a queue's name can be.
-pub(super) fn reply_properties(
-    reply: &Reply,
-    message_id: &str,
-) -> Option<(BasicProperties, ShortString)> {
-    let mut properties = BasicProperties::default()
-        .with_delivery_mode(if reply.persistent { 2 } else { 1 })
-        .with_headers(headers(&reply.headers));
-    if let Some(id) = short(message_id) {
-        properties = properties.with_message_id(id);
-    }
-    if let Some(content_type) = reply.content_type.as_deref().and_then(short) {
-        properties = properties.with_content_type(content_type);
-    }
-    if let Some(kind) = reply.kind.and_then(short) {
-        properties = properties.with_type(kind);
-    }
-    if let Some(id) = &reply.correlation_id {
-        properties = filter::with_bytes(properties, Property::CorrelationId, id)?;
-    }
-    filter::with_routing_key(properties, &reply.routing_key)
-}
-
-/// Text headers; what AMQP cannot carry was left out before.
-pub(super) fn headers(from: &[(String, String)]) -> FieldTable {
-    let mut headers = FieldTable::default();
-    for (name, value) in from {
-        if let Some(name) = short(name) {
-            headers.insert(name, AMQPValue::LongString(LongString::from(value.as_str())));
-        }
-    }
-    headers
+/// A reply as it is published, made from nothing but the reply: what a request says of itself must
+/// not travel on with the host's permissions. `None` where the address or an id is longer than it
+/// can be.
+pub(super) fn message<'a>(reply: &'a Reply, message_id: &'a str) -> Option<Message<'a>> {
+    let fits = |bytes: &&[u8]| bytes.len() <= SHORT_MAX;
+    let correlation_id = match reply.correlation_id.as_deref() {
+        Some(id) => Some(Some(id).filter(fits)?),
+        None => None,
+    };
+    Some(Message {
+        exchange: Some(reply.exchange.as_deref().unwrap_or_default().as_bytes()).filter(fits)?,
+        routing_key: Some(&*reply.routing_key).filter(fits)?,
+        // RabbitMQ returns every direct reply, delivered or not.
+        mandatory: reply.direct_node.is_none(),
+        persistent: reply.persistent,
+        content_type: reply.content_type.as_deref().map(str::as_bytes).filter(fits),
+        headers: &reply.headers,
+        correlation_id,
+        message_id: message_id.as_bytes(),
+        kind: reply.kind.map(str::as_bytes),
+        body: &reply.body,
+    })
 }
 
 /// A short string; `None` beyond its 255 bytes, where lapin would panic.

@@ -7,15 +7,15 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use lapin::options::{BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Connection, Consumer, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::consumer::consume;
+use super::consumer::Deliveries;
 use super::convert::{self, Origin, short};
 use super::own_queues::{self, Beyond};
 use super::session::Session;
@@ -132,7 +132,8 @@ async fn is_ours(connection: &Connection, queue: &str) -> lapin::Result<bool> {
 pub struct DeadLetters {
     session: Arc<Session>,
     served: Arc<ServedQueue>,
-    consumer: Consumer,
+    channel: Channel,
+    deliveries: Deliveries,
     settler: Settler,
 }
 
@@ -162,10 +163,12 @@ impl DeadLetters {
             }
             let channel = connection.create_channel().await?;
             channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let consumer = consume(&channel, &dead(queue), ShortString::default()).await?;
-            let settler = Settler::start(channel);
+            let deliveries =
+                Deliveries::of(connection, &channel, &dead(queue), ShortString::default()).await?;
+            let bypass = connection.bypass().clone();
+            let settler = Settler::start(channel.clone(), deliveries.key, bypass);
             let (session, served) = (session.clone(), served.clone());
-            Ok(Some(Self { session, served, consumer, settler }))
+            Ok(Some(Self { session, served, channel, deliveries, settler }))
         };
         opening.await.map_err(|error: lapin::Error| error.to_string())
     }
@@ -179,7 +182,7 @@ impl DeadLetters {
     ) where
         F: Future<Output = ()>,
     {
-        let Self { session, served, consumer, settler } = self;
+        let Self { session, served, deliveries, settler, .. } = self;
         let session: &'a Session = session;
         let settler: &'a Settler = settler;
         let kind = served.queue.kind;
@@ -190,20 +193,12 @@ impl DeadLetters {
             revoked: Revoked::default(),
             leaving: CancellationToken::new(),
         };
-        consumer
-            .take_while(|next| std::future::ready(next.is_ok()))
+        stream::unfold(deliveries, async |from| Some((from.next().await.ok()?, from)))
             .take_until(stop.cancelled())
-            .for_each_concurrent(usize::from(PREFETCH), |next| {
-                let answering = next.ok().map(|dead| {
-                    let mut delivery = convert::delivery(dead, origin.clone());
-                    let death = undo_death(&mut delivery, exchange.as_str());
-                    answer(delivery, death, Undertaker { session, kind, settler })
-                });
-                async {
-                    if let Some(answering) = answering {
-                        answering.await;
-                    }
-                }
+            .for_each_concurrent(usize::from(PREFETCH), |dead| {
+                let mut delivery = convert::delivery(dead, origin.clone());
+                let death = undo_death(&mut delivery, exchange.as_str());
+                answer(delivery, death, Undertaker { session, kind, settler })
             })
             .await;
     }
@@ -211,6 +206,7 @@ impl DeadLetters {
     /// Waits until what was answered is settled.
     pub async fn close(self) {
         self.settler.finish().await;
+        close(&self.channel).await;
     }
 }
 

@@ -416,7 +416,7 @@ mod tests {
                 }
                 let mut original = BasicProperties::default().with_headers(headers);
                 for property in [Property::CorrelationId, Property::ReplyTo, Property::MessageId] {
-                    original = filter::with_bytes(original, property, &of(length)).unwrap();
+                    original = filter::carry(original, property, &of(length));
                 }
                 let (back, _) = take(&put_note(&original, 1), "us");
                 for property in [Property::CorrelationId, Property::ReplyTo, Property::MessageId] {

@@ -11,16 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::ConfirmSelectOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::{Confirmation, ErrorKind, Event};
+use lapin::{ErrorKind, Event};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::confirms::{Confirms, Publish};
+use super::confirms::{Confirmed, Confirms};
 use super::connect::{Connected, Connector, OpenError, within};
-use super::convert;
 use super::refusals::Refusals;
 use super::reply_nodes::{ReplyNodes, Route};
 use super::reply_size::{ReplySize, Size};
@@ -231,30 +230,14 @@ impl Replies {
     }
 
     async fn attempt(&self, link: &Link, reply: &Reply) -> Attempt {
-        let id = link.confirms.id();
-        let made = convert::reply_properties(reply, &id.text)
-            .zip(convert::short(reply.exchange.as_deref().unwrap_or_default()));
-        let Some(((properties, routing_key), exchange)) = made else {
-            return Attempt::Returned;
-        };
-        let options = BasicPublishOptions {
-            // RabbitMQ returns every direct reply, delivered or not.
-            mandatory: reply.direct_node.is_none(),
-            ..BasicPublishOptions::default()
-        };
-        let body = reply.body.clone();
-        let publish = Publish { id, exchange, routing_key, options, body, properties };
-        let (confirmation, returned) = match link.confirms.publish(publish).await {
-            Ok((confirmation, returned)) => (Ok(confirmation), returned),
-            Err(error) => (Err(error), false),
-        };
+        let said = link.confirms.publish(reply).await;
         #[cfg(test)]
-        let (confirmation, returned) = super::broken::judge(confirmation, returned);
-        match confirmation {
-            Err(error) => Attempt::Lost(error),
-            Ok(_) if returned => Attempt::Returned,
-            Ok(Confirmation::Nack(_)) => Attempt::Refused,
-            Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Attempt::Confirmed,
+        let said = said.map(super::broken::judge);
+        match said {
+            None | Some(Ok(Confirmed { returned: true, .. })) => Attempt::Returned,
+            Some(Err(error)) => Attempt::Lost(error),
+            Some(Ok(Confirmed { taken: false, .. })) => Attempt::Refused,
+            Some(Ok(Confirmed { taken: true, .. })) => Attempt::Confirmed,
         }
     }
 
@@ -349,7 +332,7 @@ impl Replies {
         let link = Arc::new(Link {
             id: rand::random(),
             opened: Instant::now(),
-            confirms: Confirms::start(channel, connection.status().clone()),
+            confirms: Confirms::start(channel, &connection),
             connection,
         });
         self.follow(&link);
@@ -380,8 +363,12 @@ impl Replies {
                 }
             };
             drop(blocked);
-            if let (Some(replies), Some(link)) = (replies.upgrade(), link.upgrade()) {
-                replies.discard(&link, &lost).await;
+            if let Some(link) = link.upgrade() {
+                // Who waits for a confirm is told now, also where the socket takes nothing.
+                link.connection.cut();
+                if let Some(replies) = replies.upgrade() {
+                    replies.discard(&link, &lost).await;
+                }
             }
         });
     }

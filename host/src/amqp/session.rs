@@ -128,7 +128,7 @@ impl Session {
         self.asides.put_to(place).notified().await;
     }
 
-    pub(super) fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Connected {
         &self.connection
     }
 

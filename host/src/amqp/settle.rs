@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
+use super::filter::{Bypass, ChannelKey, put_ack, put_requeue};
 use crate::message::Settlement;
 
 /// Most settlements taken at once. More than a prefetch window brings nothing.
@@ -31,9 +31,9 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    pub(super) fn start(channel: Channel) -> Self {
+    pub(super) fn start(channel: Channel, key: ChannelKey, bypass: Bypass) -> Self {
         let (tell, told) = mpsc::channel(WAITING);
-        Self { tell, writing: tokio::spawn(write(channel, told)) }
+        Self { tell, writing: tokio::spawn(write(channel, key, bypass, told)) }
     }
 
     /// Settles a delivery, soon.
@@ -52,25 +52,27 @@ impl Settler {
     }
 }
 
-async fn write(channel: Channel, mut told: mpsc::Receiver<(u64, Settlement)>) {
+/// Holds the channel, which is closed once nobody does.
+async fn write(
+    _channel: Channel,
+    key: ChannelKey,
+    bypass: Bypass,
+    mut told: mpsc::Receiver<(u64, Settlement)>,
+) {
     let mut window = Window::default();
     let mut batch = Vec::with_capacity(BATCH);
     while told.recv_many(&mut batch, BATCH).await > 0 {
-        for frame in window.frames(batch.drain(..)) {
-            let written = match frame {
-                Frame::Ack { tag, multiple } => {
-                    channel.basic_ack(tag, BasicAckOptions { multiple }).await
+        let written = bypass.write(key, |out| {
+            for frame in window.frames(batch.drain(..)) {
+                match frame {
+                    Frame::Ack { tag, multiple } => put_ack(out, key.number, tag, multiple),
+                    Frame::Requeue { tag } => put_requeue(out, key.number, tag),
                 }
-                Frame::Requeue { tag } => {
-                    let options = BasicNackOptions { requeue: true, multiple: false };
-                    channel.basic_nack(tag, options).await
-                }
-            };
-            if let Err(error) = written {
-                // The channel is gone, and its deliveries come again.
-                debug!("deliveries were not settled: {error}");
-                return;
             }
+        });
+        if !written {
+            debug!("deliveries were not settled: their channel is gone, and they come again");
+            return;
         }
     }
 }

@@ -20,6 +20,9 @@ use crate::message::Delivery;
 use crate::plugins::{Plugins, Threads};
 use crate::telemetry::Telemetry;
 
+/// Requests that are begun before replies are sent: the broker has something to do meanwhile.
+const AT_ONCE: u32 = 16;
+
 /// How long giving back may take. A broker that hangs takes nothing.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
@@ -292,7 +295,7 @@ struct Keeper {
 
 /// Why a queue is not consumed any more.
 enum Over {
-    Left(Incoming),
+    Left(Box<Incoming>),
     Closed(Closed),
     Forgotten,
     Session,
@@ -342,7 +345,7 @@ impl Keeper {
                     return;
                 }
                 Over::Left(incoming) => {
-                    finish(&self.context, consumer, incoming, running).await;
+                    finish(&self.context, consumer, *incoming, running).await;
                     if let Err(error) = reaper.await {
                         debug!("the task for dead requests has failed: {error}");
                     }
@@ -420,12 +423,17 @@ impl Keeper {
         // One for all, because every request comes by here.
         let look = tokio::time::sleep_until(idle.look().into());
         tokio::pin!(look);
+        let mut taken = 0;
         loop {
             tokio::select! {
                 next = incoming.next() => match next {
                     Ok(delivery) => {
                         idle.delivered();
                         answer(&self.context, consumer, running, delivery);
+                        taken = (taken + 1) % AT_ONCE;
+                        if taken == 0 {
+                            tokio::task::yield_now().await;
+                        }
                     }
                     Err(closed) => return Over::Closed(closed),
                 },
@@ -441,7 +449,7 @@ impl Keeper {
                     }
                 }
                 () = session.abandoned() => return Over::Session,
-                () = self.leave.cancelled() => return Over::Left(incoming),
+                () = self.leave.cancelled() => return Over::Left(Box::new(incoming)),
             }
         }
     }

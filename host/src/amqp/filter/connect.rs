@@ -20,8 +20,8 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use tokio_util::sync::CancellationToken;
 
-use super::cut::Cut;
-use super::stream::Filtered;
+use super::bypass::Bypass;
+use super::pump::{self, ForLapin};
 
 /// Connects as `Connection::connect_uri_with_config` does, on the current tokio
 /// runtime, with everything that comes in made safe for lapin. Once `cut` is
@@ -40,24 +40,26 @@ pub(crate) async fn connect(
     properties: ConnectionProperties,
     tls: OwnedTLSConfig,
     cut: CancellationToken,
-) -> lapin::Result<Connection> {
+) -> lapin::Result<(Connection, Bypass)> {
     let tokio = Tokio::current();
-    let filtering =
-        Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone(), cut.clone())));
+    let bypass = Bypass::default();
+    let filtering = Filtering(tokio.clone(), cut.clone(), bypass.clone());
+    let filtering = Runtime::new(RuntimeParts::new(tokio.clone(), filtering));
     let plain = Runtime::new(tokio);
+    let past = bypass.clone();
     let stream = async move |uri: AMQPUri, _| {
         let stream = uri.connect_with_config_async(tls.as_ref(), &plain).await?;
-        Ok(AsyncTcpStream::Plain(Filtered::new(Cut::new(stream, cut.clone()))))
+        Ok(AsyncTcpStream::Plain(pump::start(stream, past.clone(), cut.clone())))
     };
-    Connection::connector(uri, filtering, stream, properties).await
+    Ok((Connection::connector(uri, filtering, stream, properties).await?, bypass))
 }
 
 /// tokio's reactor, but for the type of its streams.
 #[derive(Debug, Clone)]
-struct Filtering(Tokio, CancellationToken);
+struct Filtering(Tokio, CancellationToken, Bypass);
 
 impl Reactor for Filtering {
-    type TcpStream = Filtered<Cut<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>>;
+    type TcpStream = ForLapin;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     /// Never called by lapin. The trait's own bound is private to its crate; on
@@ -82,7 +84,7 @@ impl Reactor for Filtering {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        let (connecting, cut) = (self.0.tcp_connect_addr(address), self.1.clone());
-        async move { Ok(Filtered::new(Cut::new(AsyncTcpStream::Plain(connecting.await?), cut))) }
+        let Self(tokio, cut, bypass) = self.clone();
+        async move { Ok(pump::start(tokio.tcp_connect_addr(address).await?, bypass, cut)) }
     }
 }

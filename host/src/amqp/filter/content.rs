@@ -8,7 +8,7 @@ use super::raw::Property;
 use super::wire::{Reader, put_long, put_short};
 
 /// Class, weight and body size: what comes before the properties.
-const PREAMBLE: usize = 12;
+pub(super) const PREAMBLE: usize = 12;
 
 /// What a property is on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,13 @@ pub(super) const LAYOUT: [Slot; SLOTS] = [
 /// The flag of the `index`th property.
 fn flag(index: usize) -> u16 {
     0x8000 >> index
+}
+
+/// Bytes of the body that a payload announces.
+pub(super) fn body_size(payload: &[u8]) -> Option<u64> {
+    let mut reader = Reader(payload);
+    reader.bytes(4)?;
+    reader.u64()
 }
 
 /// A content header in its parts.
@@ -86,6 +93,17 @@ impl<'a> Content<'a> {
         }
         let form = if reader.is_empty() { Form::Whole } else { Form::Broken };
         Some((content, form))
+    }
+
+    /// One that has nothing but a delivery mode, to be written without what comes before its
+    /// properties.
+    pub(super) fn of_mode(delivery_mode: &'a [u8; 1]) -> Self {
+        let mut values = [None; SLOTS];
+        let mode = LAYOUT.iter().position(|slot| *slot == Slot::Fixed(1));
+        if let Some(value) = mode.and_then(|mode| values.get_mut(mode)) {
+            *value = Some(delivery_mode.as_slice());
+        }
+        Self { preamble: &[], values }
     }
 
     /// The header table, without its length.

@@ -13,8 +13,20 @@ use super::wire::{Reader, put_long, put_short};
 /// Class and method, as numbers.
 pub(super) type Id = (u16, u16);
 
-/// `basic.publish`, which only a client sends.
-pub(super) const BASIC_PUBLISH: Id = (60, 40);
+/// `basic.return`.
+pub(super) const BASIC_RETURN: Id = (60, 50);
+/// `basic.deliver`.
+pub(super) const BASIC_DELIVER: Id = (60, 60);
+/// `basic.ack`.
+pub(super) const BASIC_ACK: Id = (60, 80);
+/// `basic.nack`.
+pub(super) const BASIC_NACK: Id = (60, 120);
+/// `channel.close`.
+pub(super) const CHANNEL_CLOSE: Id = (20, 40);
+/// `channel.close-ok`.
+pub(super) const CHANNEL_CLOSE_OK: Id = (20, 41);
+/// `connection.close`.
+pub(super) const CONNECTION_CLOSE: Id = (10, 50);
 /// `connection.tune`.
 const CONNECTION_TUNE: Id = (10, 30);
 /// `connection.tune-ok`, which only a client sends.
@@ -179,19 +191,6 @@ pub(super) fn settled_frame_max(payload: &[u8]) -> Option<u32> {
     frame_max(payload.get(4..)?)
 }
 
-/// The same `basic.publish` with another routing key, of at most 255 bytes.
-pub(super) fn with_routing_key(publish: &[u8], routing_key: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Reader(publish);
-    let mut out = Vec::with_capacity(publish.len() + routing_key.len());
-    // Class, method, and two bytes that are always 0.
-    out.extend_from_slice(reader.bytes(6)?);
-    put_short(&mut out, reader.short()?);
-    reader.short()?;
-    put_short(&mut out, routing_key);
-    out.extend_from_slice(reader.0);
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{lapin_reads_method, nested_tables, some_method};
@@ -280,7 +279,7 @@ mod tests {
 
     #[test]
     fn methods_of_a_client_are_not_taken_from_a_broker() {
-        for id in [BASIC_PUBLISH, CONNECTION_TUNE_OK, (50, 10), (60, 20), (40, 10)] {
+        for id in [(60, 40), CONNECTION_TUNE_OK, (50, 10), (60, 20), (40, 10)] {
             assert_eq!(for_lapin(&some_method(id)), Method::Broken, "{id:?}");
         }
     }
@@ -291,13 +290,5 @@ mod tests {
         assert_eq!(settled_frame_max(&sent), Some(131_072));
         assert_eq!(settled_frame_max(&[0, 10, 0, 30, 0, 0, 0, 2, 0, 0, 0, 0]), None);
         assert_eq!(settled_frame_max(&sent[..7]), None);
-    }
-
-    #[test]
-    fn the_routing_key_alone_is_replaced() {
-        let publish = [&[0, 60, 0, 40, 0, 0, 2][..], b"ex", &[3], b"key", &[3]].concat();
-        let wanted = [&[0, 60, 0, 40, 0, 0, 2][..], b"ex", &[2], b"\xFF\x00", &[3]].concat();
-        assert_eq!(with_routing_key(&publish, b"\xFF\x00"), Some(wanted));
-        assert_eq!(with_routing_key(&publish[..9], b"k"), None);
     }
 }

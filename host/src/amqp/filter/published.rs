@@ -8,18 +8,10 @@ use super::raw::{self, Property};
 use super::table;
 use super::wire::SHORT_MAX;
 
-/// A content header for the broker.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Published<'a> {
-    /// The payload; never larger than it was, because a property takes fewer
-    /// bytes than an entry of the table.
-    pub(super) payload: Vec<u8>,
-    /// The routing key to publish with.
-    pub(super) routing_key: Option<&'a [u8]>,
-}
-
-/// Looks at a content header that lapin wrote; `None` if it is as it shall be.
-pub(super) fn for_broker(payload: &[u8]) -> Option<Published<'_>> {
+/// Looks at a content header that lapin wrote; `None` if it is as it shall be, else the payload for
+/// the broker. That is never larger than it was, because a property takes fewer bytes than an entry
+/// of the table.
+pub(super) fn for_broker(payload: &[u8]) -> Option<Vec<u8>> {
     let (mut content, form) = Content::read(payload)?;
     let headers = content.headers()?;
     let is_reserved = |entry: &table::Entry<'_>| raw::is_reserved_bytes(entry.name);
@@ -27,22 +19,19 @@ pub(super) fn for_broker(payload: &[u8]) -> Option<Published<'_>> {
         return None;
     }
     let mut kept = Vec::with_capacity(headers.len());
-    let mut routing_key = None;
     for entry in table::entries(headers) {
         if !is_reserved(&entry) {
             kept.extend_from_slice(entry.whole);
-        } else if entry.kind == raw::KIND && entry.value.len() <= SHORT_MAX {
-            if entry.name == raw::ROUTING_KEY.as_bytes() {
-                routing_key = Some(entry.value);
-            } else if let Some(property) = Property::of_reserved_name(entry.name) {
-                content.set_property(property, Some(entry.value));
-            }
+        } else if entry.kind == raw::KIND
+            && entry.value.len() <= SHORT_MAX
+            && let Some(property) = Property::of_reserved_name(entry.name)
+        {
+            content.set_property(property, Some(entry.value));
         }
         // A text under a reserved name comes from somebody who must not set it.
     }
     // An empty table was not there before somebody put an entry into it.
-    let payload = content.write((!kept.is_empty()).then_some(&kept));
-    Some(Published { payload, routing_key })
+    Some(content.write((!kept.is_empty()).then_some(&kept)))
 }
 
 #[cfg(test)]
@@ -71,24 +60,20 @@ mod tests {
         let mut wanted = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
         wanted.extend([0x04, 0x00, 3, 0xFF, 0x00, 0x80]);
         let payload = content_payload(0x2000, &table, b"");
-        let made = for_broker(&payload).unwrap();
-        assert_eq!(made, Published { payload: wanted, routing_key: None });
+        assert_eq!(for_broker(&payload), Some(wanted));
     }
 
     #[test]
-    fn a_routing_key_is_given_and_other_headers_stay() {
+    fn other_headers_stay() {
         let mine = entry(b"mine", b't', &[1]);
-        let table = [mine.clone(), long_entry("rpchost-raw-routing-key", b'x', b"q\xFF")].concat();
+        let table = [mine.clone(), long_entry("rpchost-raw-other", b'x', b"q\xFF")].concat();
         let payload = content_payload(0xFFFC, &table, b"text");
-        let made = for_broker(&payload).unwrap();
-        assert_eq!(made.routing_key, Some(b"q\xFF".as_slice()));
-        assert_eq!(made.payload, every_property(&mine));
+        assert_eq!(for_broker(&payload), Some(every_property(&mine)));
     }
 
     #[test]
     fn only_byte_arrays_are_obeyed_and_nothing_reserved_gets_out() {
         let table = [
-            long_entry("rpchost-raw-routing-key", b'S', b"elsewhere"),
             long_entry("rpchost-raw-reply-to", b'S', b"elsewhere"),
             long_entry("rpchost-raw-headers", b'S', b"reason"),
             long_entry("rpchost-raw-other", b'x', b"other"),
@@ -96,9 +81,7 @@ mod tests {
             entry(b"rpchost-raw-type", b'V', b""),
         ];
         let payload = content_payload(0x2400, &table.concat(), b"id");
-        let made = for_broker(&payload).unwrap();
-        assert_eq!(made.payload, content_payload(0x0400, b"", b"id"));
-        assert_eq!(made.routing_key, None);
+        assert_eq!(for_broker(&payload), Some(content_payload(0x0400, b"", b"id")));
     }
 
     #[test]
@@ -108,8 +91,8 @@ mod tests {
                 let sent = content_payload(flags, &entry(b"k", b'V', b""), text);
                 if let Delivered::Replaced(made) = delivered::for_lapin(&sent, 131_064, false) {
                     let back = for_broker(&made).unwrap();
-                    assert!(back.payload.len() < made.len());
-                    assert_eq!(back.payload, sent);
+                    assert!(back.len() < made.len());
+                    assert_eq!(back, sent);
                 }
             }
         }

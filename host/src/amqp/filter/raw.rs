@@ -2,10 +2,10 @@
 //!
 //! lapin's short strings are UTF-8, RabbitMQ's are bytes. A property that is not
 //! UTF-8 is seen by the application as an entry of the header table, a byte
-//! array under a reserved name, and it publishes such a property, or a routing
-//! key, in the same way; the filter puts one in the place of the other.
+//! array under a reserved name, and it publishes such a property in the same way,
+//! where it passes a message on; the filter puts one in the place of the other.
 //!
-//! Owns those names, and reads and sets such values in lapin's types. Refuses to
+//! Owns those names, and reads such values in lapin's types. Refuses to
 //! know how they look on the wire.
 //!
 //! The names cannot be forged. From the network: entries with reserved names
@@ -13,9 +13,7 @@
 //! headers on: only a byte array is obeyed, a text is removed.
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, ByteArray, FieldTable, ShortString};
-
-use super::wire::SHORT_MAX;
+use lapin::types::{AMQPValue, ShortString};
 
 /// What every reserved name begins with.
 const PREFIX: &str = "rpchost-raw-";
@@ -24,13 +22,6 @@ const PREFIX: &str = "rpchost-raw-";
 /// The message is well otherwise; who sent it has done something wrong, and
 /// should be told so.
 pub(crate) const HEADERS: &str = "rpchost-raw-headers";
-
-/// The entry that holds the routing key to publish with.
-pub(super) const ROUTING_KEY: &str = "rpchost-raw-routing-key";
-
-/// The routing key that is given to lapin beside a [`ROUTING_KEY`] entry. It
-/// would be seen by a broker only if there were no filter; no queue is called so.
-const PLACEHOLDER: &str = "rpchost-raw";
 
 /// The type letter of the values: a byte array.
 pub(super) const KIND: u8 = b'x';
@@ -112,21 +103,6 @@ impl Property {
         };
         text.as_ref().map(ShortString::as_str)
     }
-
-    fn with_text(self, properties: BasicProperties, text: ShortString) -> BasicProperties {
-        match self {
-            Self::ContentType => properties.with_content_type(text),
-            Self::ContentEncoding => properties.with_content_encoding(text),
-            Self::CorrelationId => properties.with_correlation_id(text),
-            Self::ReplyTo => properties.with_reply_to(text),
-            Self::Expiration => properties.with_expiration(text),
-            Self::MessageId => properties.with_message_id(text),
-            Self::Type => properties.with_type(text),
-            Self::UserId => properties.with_user_id(text),
-            Self::AppId => properties.with_app_id(text),
-            Self::ClusterId => properties.with_cluster_id(text),
-        }
-    }
 }
 
 /// Whether a header's name is one of ours. Leave such headers out of what the
@@ -160,54 +136,18 @@ pub(crate) fn headers_lost(of: &BasicProperties) -> Option<&str> {
     }
 }
 
-/// Sets a property of a message to be published. `None` beyond 255 bytes.
-///
-/// Set the headers first: bytes that are not UTF-8 become one of them.
-pub(crate) fn with_bytes(
-    properties: BasicProperties,
-    property: Property,
-    value: &[u8],
-) -> Option<BasicProperties> {
-    if value.len() > SHORT_MAX {
-        return None;
-    }
-    if let Some(text) = short(value) {
-        return Some(property.with_text(properties, text));
-    }
-    let mut headers = properties.headers().clone().unwrap_or_default();
-    carry(&mut headers, property.reserved_name(), value);
-    Some(properties.with_headers(headers))
-}
-
-/// The routing key to give to lapin with these properties so that the message
-/// is published with `routing_key`. `None` beyond 255 bytes.
-///
-/// Set the headers first: bytes that are not UTF-8 become one of them.
-pub(crate) fn with_routing_key(
-    properties: BasicProperties,
-    routing_key: &[u8],
-) -> Option<(BasicProperties, ShortString)> {
-    if routing_key.len() > SHORT_MAX {
-        return None;
-    }
-    if let Some(text) = short(routing_key) {
-        return Some((properties, text));
-    }
-    let mut headers = properties.headers().clone().unwrap_or_default();
-    carry(&mut headers, ROUTING_KEY, routing_key);
-    Some((properties.with_headers(headers), ShortString::from(PLACEHOLDER)))
-}
-
-fn short(bytes: &[u8]) -> Option<ShortString> {
-    ShortString::try_new(std::str::from_utf8(bytes).ok()?).ok()
-}
-
-fn carry(headers: &mut FieldTable, name: &'static str, value: &[u8]) {
-    headers.insert(ShortString::from(name), AMQPValue::ByteArray(ByteArray::from(value)));
+/// Carries a property as the filter does.
+#[cfg(test)]
+pub(crate) fn carry(of: BasicProperties, property: Property, value: &[u8]) -> BasicProperties {
+    let mut headers = of.headers().clone().unwrap_or_default();
+    headers.insert(property.reserved_name().into(), AMQPValue::ByteArray(value.into()));
+    of.with_headers(headers)
 }
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::FieldTable;
+
     use super::*;
 
     #[test]
@@ -217,56 +157,28 @@ mod tests {
             let name = property.reserved_name().as_bytes();
             assert_eq!(Property::of_reserved_name(name), Some(property));
         }
-        assert!(is_reserved(HEADERS) && is_reserved(ROUTING_KEY));
+        assert!(is_reserved(HEADERS));
         assert!(!is_reserved("rpchost-raw") && !is_reserved("x-rpchost-raw-type"));
-        assert_eq!(Property::of_reserved_name(ROUTING_KEY.as_bytes()), None);
+        assert_eq!(Property::of_reserved_name(HEADERS.as_bytes()), None);
     }
 
     #[test]
     fn a_text_is_an_ordinary_property() {
-        for property in Property::ALL {
-            let properties = with_bytes(BasicProperties::default(), property, "ä".as_bytes());
-            let properties = properties.unwrap();
-            assert_eq!(properties.headers(), &None);
-            assert_eq!(carried(&properties, property), None);
-            assert_eq!(bytes(&properties, property), Some("ä".as_bytes()));
-        }
+        let properties = BasicProperties::default().with_type("ä".into());
+        assert_eq!(carried(&properties, Property::Type), None);
+        assert_eq!(bytes(&properties, Property::Type), Some("ä".as_bytes()));
     }
 
     #[test]
     fn bytes_are_carried_beside_other_headers() {
-        let mut headers = FieldTable::default();
-        headers.insert("mine".into(), AMQPValue::Void);
-        let mut properties = BasicProperties::default().with_headers(headers);
+        let mut properties = BasicProperties::default();
         for property in Property::ALL {
-            properties = with_bytes(properties, property, b"\xFF\x00").unwrap();
+            properties = carry(properties, property, b"\xFF\x00");
             assert_eq!(carried(&properties, property), Some(b"\xFF\x00".as_slice()));
             assert_eq!(bytes(&properties, property), Some(b"\xFF\x00".as_slice()));
         }
-        assert_eq!(properties.headers().as_ref().unwrap().inner().len(), 11);
+        assert_eq!(properties.headers().as_ref().unwrap().inner().len(), 10);
         assert_eq!(headers_lost(&properties), None);
-    }
-
-    #[test]
-    fn a_routing_key_is_carried_only_if_it_must() {
-        let (properties, key) = with_routing_key(BasicProperties::default(), b"queue").unwrap();
-        assert_eq!((properties.headers(), key.as_str()), (&None, "queue"));
-        let (properties, key) = with_routing_key(properties, b"\xFF").unwrap();
-        assert_eq!(key.as_str(), PLACEHOLDER);
-        let headers = properties.headers().clone().unwrap();
-        assert_eq!(
-            headers.inner().get(ROUTING_KEY),
-            Some(&AMQPValue::ByteArray(b"\xFF".as_slice().into()))
-        );
-    }
-
-    #[test]
-    fn nothing_longer_than_a_short_string_is_carried() {
-        let properties = BasicProperties::default;
-        assert!(with_bytes(properties(), Property::Type, &[0xFF; 256]).is_none());
-        assert!(with_bytes(properties(), Property::Type, &[b'x'; 256]).is_none());
-        assert!(with_bytes(properties(), Property::Type, &[0xFF; 255]).is_some());
-        assert!(with_routing_key(properties(), &[0xFF; 256]).is_none());
     }
 
     #[test]

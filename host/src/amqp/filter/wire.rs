@@ -26,7 +26,7 @@ pub(super) const PROTOCOL_HEADER_FIRST: u8 = b'A';
 pub(super) const PROTOCOL_HEADER: usize = 8;
 
 /// Longest short string.
-pub(super) const SHORT_MAX: usize = 255;
+pub(crate) const SHORT_MAX: usize = 255;
 
 /// What a frame says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,13 @@ impl FrameHead {
         let (kind, channel) = (reader.u8()?, reader.u16()?);
         Some(Self { kind, channel, total: size(reader.u32()?).saturating_add(OVERHEAD) })
     }
+}
+
+/// The first frame, if it is all there, and what is behind it.
+pub(super) fn first_frame(bytes: &[u8]) -> Option<(FrameHead, &[u8], &[u8])> {
+    let head = FrameHead::read(bytes)?;
+    let (frame, after) = bytes.split_at_checked(head.total)?;
+    Some((head, frame, after))
 }
 
 /// A whole frame's payload; `None` if the frame does not end as it must.
@@ -113,6 +120,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
