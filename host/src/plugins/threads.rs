@@ -173,12 +173,19 @@ impl Typical {
         u128::from(self.0.load(Ordering::Relaxed)) <= SHORT.as_nanos()
     }
 
+    /// How many times the mean a call counts at most: one whose thread was kept from running for
+    /// a while says little about the next.
+    const OUTLIER: u64 = 4;
+
     /// Notes how long one has taken. Of two at the same time, one may not count.
     pub(super) fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.0.load(Ordering::Relaxed) {
             u64::MAX => took,
-            mean => mean - mean / Self::WEIGHT + took / Self::WEIGHT,
+            mean => {
+                let most = mean.max(1_000).saturating_mul(Self::OUTLIER);
+                mean - mean / Self::WEIGHT + took.min(most) / Self::WEIGHT
+            }
         };
         self.0.store(mean, Ordering::Relaxed);
     }
@@ -273,13 +280,17 @@ mod tests {
         assert!(!typical.is_short(), "not known yet");
         typical.note(SHORT / 2);
         assert!(typical.is_short());
-        typical.note(SHORT * 20);
+        typical.note(Duration::MAX);
+        assert!(typical.is_short(), "one alone says little");
+        for _ in 0..10 {
+            typical.note(SHORT * 20);
+        }
         assert!(!typical.is_short());
         for _ in 0..100 {
             typical.note(SHORT / 2);
         }
         assert!(typical.is_short());
-        typical.note(Duration::MAX);
-        assert!(!typical.is_short());
+        typical.note(Duration::ZERO);
+        assert!(typical.is_short());
     }
 }

@@ -1,8 +1,9 @@
 //! The ticks by which guests are interrupted.
 //!
-//! A thread of its own advances the epoch of the engines every millisecond, not the async runtime:
-//! a busy one must still be interrupted. It rests while no guest runs, so that an idle host costs
-//! next to nothing.
+//! A thread of its own advances the epoch of the engines, not the async runtime: a busy one must
+//! still be interrupted. Each tick takes a core from somebody, so there are only as many as are of
+//! use: while all guests are over before they could be interrupted there are few, and none while
+//! no guest runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,12 +13,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use wasmtime::EngineWeak;
 
-/// Time between two ticks: the longest a guest overruns its deadline, and the longest turn of a
-/// call on a core that others wait for.
+/// Time between two ticks while a guest keeps a core busy: the longest turn of a call on a core
+/// that others wait for.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
+/// The same while none is known to: how long a guest runs at most until it is.
+const FIRST_TICK: Duration = Duration::from_millis(4);
+
 /// Ticks without a guest after which it rests. Waking it costs as much as some of them.
-const IDLE_TICKS: u32 = 20;
+const IDLE_TICKS: u32 = 5;
 
 /// How often it looks whether there is an engine left.
 const LOOK: Duration = Duration::from_secs(10);
@@ -33,12 +37,17 @@ pub(super) struct Ticker {
 struct Shared {
     /// Guests that run.
     guests: AtomicUsize,
+    /// Those among them that have kept a core busy.
+    busy: AtomicUsize,
     resting: AtomicBool,
 }
 
 /// A guest runs for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Ticking<'a>(&'a Shared);
+pub(super) struct Ticking<'a> {
+    ticker: &'a Ticker,
+    busy: bool,
+}
 
 impl Ticker {
     /// Starts the thread. It ends with the last of the engines.
@@ -46,10 +55,12 @@ impl Ticker {
         let shared = Arc::new(Shared::default());
         let seen = shared.clone();
         let ticking = move || {
-            tick(&seen, |ticks| {
+            tick(&seen, |advances| {
                 engines.retain(|engine| match engine.upgrade() {
                     Some(engine) => {
-                        (0..ticks).for_each(|_| engine.increment_epoch());
+                        if advances {
+                            engine.increment_epoch();
+                        }
                         true
                     }
                     None => false,
@@ -71,31 +82,50 @@ impl Ticker {
         if self.shared.resting.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        Ticking(&self.shared)
+        Ticking { ticker: self, busy: false }
+    }
+}
+
+impl Ticking<'_> {
+    /// Has it tick faster: this guest keeps a core busy.
+    pub(super) fn is_busy(&mut self) {
+        if std::mem::replace(&mut self.busy, true) {
+            return;
+        }
+        if self.ticker.shared.busy.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.ticker.thread.unpark();
+        }
     }
 }
 
 impl Drop for Ticking<'_> {
     fn drop(&mut self) {
-        self.0.guests.fetch_sub(1, Ordering::SeqCst);
+        let Shared { guests, busy, .. } = &*self.ticker.shared;
+        if self.busy {
+            busy.fetch_sub(1, Ordering::SeqCst);
+        }
+        guests.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Ticks without drift, until `advance` says that there is nobody left.
-fn tick(shared: &Shared, mut advance: impl FnMut(u32) -> bool) {
-    let mut next = Instant::now() + TICK;
+/// Ticks until `advance`, which is told whether there is something to interrupt, says that there
+/// is nobody left.
+fn tick(shared: &Shared, mut advance: impl FnMut(bool) -> bool) {
+    let mut last = Instant::now();
     let mut idle = 0;
     loop {
-        thread::sleep(next.saturating_duration_since(Instant::now()));
-        let mut ticks = 0;
-        while next <= Instant::now() {
-            next += TICK;
-            ticks += 1;
+        let busy = shared.busy.load(Ordering::SeqCst) > 0;
+        let left = (if busy { TICK } else { FIRST_TICK }).saturating_sub(last.elapsed());
+        if !left.is_zero() {
+            // Woken before where a guest is busy now.
+            thread::park_timeout(left);
+            continue;
         }
-        if !advance(ticks) {
+        last = Instant::now();
+        if !advance(true) {
             return;
         }
-        idle = if shared.guests.load(Ordering::SeqCst) == 0 { idle + ticks } else { 0 };
+        idle = if shared.guests.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
         if idle < IDLE_TICKS {
             continue;
         }
@@ -103,12 +133,12 @@ fn tick(shared: &Shared, mut advance: impl FnMut(u32) -> bool) {
         shared.resting.store(true, Ordering::SeqCst);
         while shared.guests.load(Ordering::SeqCst) == 0 {
             thread::park_timeout(LOOK);
-            if !advance(0) {
+            if !advance(false) {
                 return;
             }
         }
         shared.resting.store(false, Ordering::SeqCst);
-        next = Instant::now() + TICK;
+        last = Instant::now();
     }
 }
 
@@ -118,21 +148,26 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn it_ticks_while_a_guest_runs_and_rests_when_none_does() {
+    /// A ticker, and when it has ticked.
+    fn ticker() -> (Ticker, mpsc::Receiver<Instant>, thread::JoinHandle<()>) {
         let shared = Arc::new(Shared::default());
         let (tell, told) = mpsc::channel();
         let seen = shared.clone();
-        let thread =
-            thread::spawn(move || tick(&seen, |ticks| ticks == 0 || tell.send(ticks).is_ok()));
-        let ticker = Ticker { shared: shared.clone(), thread: thread.thread().clone() };
+        let ticks = move |advances: bool| !advances || tell.send(Instant::now()).is_ok();
+        let thread = thread::spawn(move || tick(&seen, ticks));
+        (Ticker { shared, thread: thread.thread().clone() }, told, thread)
+    }
+
+    #[test]
+    fn it_ticks_while_a_guest_runs_and_rests_when_none_does() {
+        let (ticker, told, thread) = ticker();
         for _ in 0..3 {
-            while !shared.resting.load(Ordering::SeqCst) {
+            while !ticker.shared.resting.load(Ordering::SeqCst) {
                 thread::yield_now();
             }
             told.try_iter().for_each(drop);
-            thread::sleep(TICK * 20);
-            assert_eq!(told.try_iter().sum::<u32>(), 0);
+            thread::sleep(FIRST_TICK * 5);
+            assert_eq!(told.try_iter().count(), 0);
             let guest = ticker.ticking();
             // For as long as it runs, however long.
             for _ in 0..2 * IDLE_TICKS {
@@ -142,6 +177,30 @@ mod tests {
         }
         drop(told);
         let _awake = ticker.ticking();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn it_ticks_faster_while_a_guest_keeps_a_core_busy() {
+        let (ticker, told, thread) = ticker();
+        let mut guest = ticker.ticking();
+        let shortest = |ticks: usize| {
+            told.try_iter().for_each(drop);
+            let at: Vec<Instant> = told.iter().take(ticks).collect();
+            at.windows(2).map(|two| two[1] - two[0]).min().unwrap()
+        };
+        assert!(shortest(10) >= FIRST_TICK);
+        guest.is_busy();
+        guest.is_busy();
+        // Of so many, one is in time on any machine.
+        let busy = shortest(200);
+        assert!((TICK..FIRST_TICK).contains(&busy), "{busy:?}");
+        drop(guest);
+        assert_eq!(ticker.shared.busy.load(Ordering::SeqCst), 0);
+        let _slow = ticker.ticking();
+        told.recv().unwrap();
+        assert!(shortest(10) >= FIRST_TICK);
+        drop(told);
         thread.join().unwrap();
     }
 }

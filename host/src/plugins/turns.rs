@@ -56,24 +56,25 @@ impl Turns {
         if !self.typical.is_short() {
             threads::leave().await;
         }
-        let _ticking = self.ticker.ticking();
+        let mut ticking = self.ticker.ticking();
         let mut run = std::pin::pin!(run);
         let mut woken: Option<Arc<Woken>> = None;
         let mut own = PollSemaphore::new(self.own.clone());
         let mut shared = PollSemaphore::new(self.shared.clone());
         let mut place: Option<(OwnedSemaphorePermit, Duration)> = None;
-        let mut busy = false;
+        let mut turns = 0_u32;
         let mut spent = Duration::ZERO;
         std::future::poll_fn(|context| {
-            if busy && threads::must_leave() {
+            // The first time it may have been another program that kept the core busy.
+            if turns > 1 && threads::must_leave() {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
             // Nobody closes the semaphores, so there is always a turn to come.
-            if busy && place.is_none() {
+            if turns > 0 && place.is_none() {
                 place = ready!(own.poll_acquire(context)).map(|permit| (permit, Duration::ZERO));
             }
-            let turn = if busy { ready!(shared.poll_acquire(context)) } else { None };
+            let turn = if turns > 0 { ready!(shared.poll_acquire(context)) } else { None };
             let begun = Instant::now();
             let (polled, yielded) = match &place {
                 None => (run.as_mut().poll(context), true),
@@ -87,7 +88,10 @@ impl Turns {
             };
             drop(turn);
             let took = begun.elapsed();
-            busy |= took >= TICK / 2;
+            if polled.is_pending() && (turns > 0 || took >= TICK / 2) {
+                turns = turns.saturating_add(1);
+                ticking.is_busy();
+            }
             spent = spent.saturating_add(took);
             if polled.is_ready() {
                 self.typical.note(spent);
