@@ -17,7 +17,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -56,10 +56,20 @@ pub struct Journal {
     name: String,
     /// Locked for as long as it is open.
     file: File,
-    free: Mutex<Vec<u32>>,
+    slots: Mutex<Slots>,
     /// Whether a failure to write was said already.
     failed: AtomicBool,
     seen: Mutex<Option<(Instant, Crashes)>>,
+}
+
+/// The slots that no call has.
+#[derive(Debug)]
+struct Slots {
+    free: Vec<u32>,
+    /// That of the call which was the last to end, where it still stands: what begins next is
+    /// written over it, so that calls one after the other cost one write each. A host that dies
+    /// before that may well have been killed by it.
+    ended: Option<u32>,
 }
 
 /// How many hosts died with a request running.
@@ -97,7 +107,7 @@ impl Journal {
             folder,
             name,
             file,
-            free: Mutex::new((1..=slots).rev().collect()),
+            slots: Mutex::new(Slots { free: (1..=slots).rev().collect(), ended: None }),
             failed: AtomicBool::new(false),
             seen: Mutex::default(),
         };
@@ -113,7 +123,10 @@ impl Journal {
 
     /// Notes that a call of this message runs, for as long as the value lives.
     pub fn begin(self: &Arc<Self>, identity: &Identity) -> Running {
-        let slot = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let slot = {
+            let mut slots = self.slots();
+            slots.ended.take().or_else(|| slots.free.pop())
+        };
         if let Some(slot) = slot {
             let mut bytes = [0; RUNNING.len() + Identity::BYTES];
             let (mark, rest) = bytes.split_at_mut(RUNNING.len());
@@ -122,6 +135,10 @@ impl Journal {
             self.write(slot, &bytes);
         }
         Running { journal: self.clone(), slot }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, slot: u32, bytes: &[u8]) {
@@ -237,9 +254,11 @@ impl Journal {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            self.journal.write(slot, &[0; RUNNING.len()]);
-            self.journal.free.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        let Some(slot) = self.slot else { return };
+        let before = self.journal.slots().ended.replace(slot);
+        if let Some(before) = before {
+            self.journal.write(before, &[0; RUNNING.len()]);
+            self.journal.slots().free.push(before);
         }
     }
 }
@@ -285,9 +304,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let (dying, other) = (journal(path), journal(path));
-        let ended = dying.begin(&id(1));
-        let running = vec![dying.begin(&id(2)), dying.begin(&id(3))];
+        let ended = [dying.begin(&id(1)), dying.begin(&id(4))];
+        let running = vec![dying.begin(&id(2))];
         drop(ended);
+        // Over the last that ended.
+        let running = running.into_iter().chain([dying.begin(&id(3))]).collect();
         assert_eq!(other.crashes(&id(2), Instant::now()), 0, "its host lives");
         kill(dying, running);
         let next = journal(path);
@@ -300,6 +321,17 @@ mod tests {
         kill(next, running);
         assert_eq!(other.crashes(&id(3), before), 1, "one look serves all of before");
         assert_eq!([2, 3].map(|n| crashes(&other, n)), [1, 2]);
+    }
+
+    #[test]
+    fn the_last_that_ended_is_a_suspect_until_another_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let dying = journal(directory.path());
+        drop(dying.begin(&id(1)));
+        drop(dying.begin(&id(2)));
+        kill(dying, Vec::new());
+        let other = journal(directory.path());
+        assert_eq!([1, 2].map(|n| crashes(&other, n)), [0, 1]);
     }
 
     #[test]
