@@ -116,12 +116,12 @@ impl Replies {
     async fn publish_until_taken(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
         match self.size.of(reply.body.len(), Instant::now()) {
             Size::Fits => {}
-            Size::Doubtful => return self.publish_alone(reply).await,
+            Size::Doubtful => return Box::pin(self.publish_alone(reply)).await,
             Size::TooLarge(most) => return Err(PublishError::TooLarge(most)),
         }
         match reply.direct_node.map(|node| self.nodes.route(node, Instant::now())) {
             None | Some(Route::Shared) => {}
-            Some(Route::Alone) => return self.publish_alone(reply).await,
+            Some(Route::Alone) => return Box::pin(self.publish_alone(reply)).await,
             Some(Route::Nowhere) => return Err(PublishError::Undeliverable),
         }
         let mut offers = 0;
@@ -140,13 +140,13 @@ impl Replies {
                     offers += 1;
                     self.refusals.wait(reply, offers).await?;
                     if offers.is_multiple_of(STALE) {
-                        self.replace(&link).await;
+                        Box::pin(self.replace(&link)).await;
                     }
                 }
                 Attempt::Lost(error) => {
                     self.size.learn_from(&error, Instant::now());
                     self.discard(&link, &error).await;
-                    return self.publish_alone(&reply.again()).await;
+                    return Box::pin(self.publish_alone(&reply.again())).await;
                 }
             }
         }
@@ -255,7 +255,7 @@ impl Replies {
         match &*shared {
             Some((link, _)) => link.clone(),
             None => {
-                let link = self.reconnect("replies").await;
+                let link = Box::pin(self.reconnect("replies")).await;
                 *shared = Some((link.clone(), self.telemetry.replying()));
                 link
             }

@@ -147,12 +147,16 @@ impl Dispatcher {
             }
             Ok(address) => match self.suspicion.judge(delivery).await {
                 Verdict::Clear => self.serve(delivery, address, broker).await,
-                Verdict::Suspect(crashes) => self.isolate(delivery, address, crashes, broker).await,
+                // What is rare is on the heap, here and below: the future of a request is as
+                // large as the largest of its parts, and all that wait for confirms have one.
+                Verdict::Suspect(crashes) => {
+                    Box::pin(self.isolate(delivery, address, crashes, broker)).await
+                }
                 Verdict::Guilty(crashes) => {
-                    self.quarantine(delivery, address, crashes, broker).await
+                    Box::pin(self.quarantine(delivery, address, crashes, broker)).await
                 }
                 Verdict::Unanswerable(crashes) => {
-                    self.park_unanswered(delivery, crashes, broker).await
+                    Box::pin(self.park_unanswered(delivery, crashes, broker)).await
                 }
             },
         };
@@ -176,11 +180,13 @@ impl Dispatcher {
         let work = self.work(delivery, address).instrument(span(delivery));
         let working = AssertUnwindSafe(work).catch_unwind();
         match working.await.unwrap_or_else(|_| self.panicked(delivery, address)) {
-            Work::GivenBack if self.suspicion.is_lane() => self.put_back(delivery, broker).await,
+            Work::GivenBack if self.suspicion.is_lane() => {
+                Box::pin(self.put_back(delivery, broker)).await
+            }
             Work::GivenBack => Settlement::Requeue,
             Work::Nothing => Settlement::Ack,
             Work::SetAside(note) => {
-                match self.set_aside(delivery, Place::Parked, &note, broker).await {
+                match Box::pin(self.set_aside(delivery, Place::Parked, &note, broker)).await {
                     Err(PublishError::SessionLost) => Settlement::Requeue,
                     // There is nobody to be told, and it was counted.
                     Ok(()) | Err(_) => Settlement::Ack,
@@ -426,7 +432,8 @@ impl Dispatcher {
         let deadline = deadline.at().map_or(own, |asked| asked.min(own));
         let invocation = Invocation::of(delivery, &method, &request.arguments, deadline);
         let running = self.suspicion.begin(delivery);
-        let outcome = plugin.call(invocation).await;
+        // What a sandbox needs is gone once it has returned.
+        let outcome = Box::pin(plugin.call(invocation)).await;
         drop(running);
         let late = matches!(&outcome, Err(error) if error.kind == ErrorKind::Timeout);
         slot.give_back(!late);
@@ -459,7 +466,7 @@ impl Dispatcher {
             let text = format!("the result is larger than the broker takes, {limit} bytes");
             let error = CallError::new(ErrorKind::ResourceExhausted, text);
             if let Work::Answer(instead) = self.all_failed(delivery, address, &error) {
-                published = self.publish(instead, broker).await;
+                published = Box::pin(self.publish(instead, broker)).await;
             }
         }
         let kept = matches!(address, ReplyAddress::Queue(_) | ReplyAddress::Fixed(_));
@@ -467,7 +474,7 @@ impl Dispatcher {
             let detail = "it was run, and the broker does not take its answer".to_owned();
             let note = Note { reason: Reason::Undeliverable, detail, crashes: 0 };
             // As for the reply: what cannot be kept is counted.
-            published = self.set_aside(delivery, Place::Parked, &note, broker).await;
+            published = Box::pin(self.set_aside(delivery, Place::Parked, &note, broker)).await;
         }
         match published {
             Err(PublishError::SessionLost) => Settlement::Requeue,
