@@ -60,15 +60,14 @@ impl CallFacts {
             ("traceparent", properties.text_header("traceparent").map(str::to_owned)),
             ("tracestate", properties.text_header("tracestate").map(str::to_owned)),
         ];
+        let mut known = Vec::with_capacity(named.len());
+        known.extend(named.into_iter().filter_map(|(name, value)| Some((name, value?))));
         Self {
             deadline,
             revoked: delivery.revoked.clone(),
             reply_expected: properties.reply_to.as_ref().is_some_and(|name| !name.is_empty()),
             attempt: delivery.attempt(),
-            properties: named
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, value?)))
-                .collect(),
+            properties: known,
             speaker: None,
         }
     }

@@ -36,8 +36,9 @@ const MAX_RANDOM: u64 = 64 * 1024;
 
 /// The part of a store that guests reach through their imports.
 pub struct GuestState {
-    /// WASI 0.1 for core modules, and within it 0.2 for components.
-    wasi: WasiP1Ctx,
+    /// WASI 0.1 for core modules, and within it 0.2 for components. `None` until the guest asks
+    /// for some of it, which most never do.
+    wasi: Option<WasiP1Ctx>,
     log: Arc<GuestLog>,
     /// What a program writes there is its `output` instead.
     stdout: Option<Stdio>,
@@ -55,10 +56,8 @@ impl GuestState {
     /// The state for one call: nothing granted, both outputs go to the log.
     pub fn new(facts: CallFacts) -> Self {
         let log = Arc::new(GuestLog::new(facts));
-        let stdout = Stdio::stdout(log.clone());
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(stdout.clone());
-        Self::build(wasi, log, Some(stdout), None)
+        let (stdout, stderr) = (Stdio::stdout(log.clone()), Stdio::stderr(log.clone()));
+        Self { wasi: None, log, stdout: Some(stdout), stderr, output: None }
     }
 
     /// The state for one call of a program, which is granted what `program`
@@ -70,25 +69,20 @@ impl GuestState {
             .envs(&program.variables)
             .stdin(MemoryInputPipe::new(program.input))
             .stdout(output.clone());
-        Self::build(wasi, Arc::new(GuestLog::new(facts)), None, Some(output))
+        let log = Arc::new(GuestLog::new(facts));
+        let stderr = Stdio::stderr(log.clone());
+        let wasi = Some(bounded(wasi.stderr(stderr.clone())));
+        Self { wasi, log, stdout: None, stderr, output: Some(output) }
     }
 
-    fn build(
-        mut wasi: WasiCtxBuilder,
-        log: Arc<GuestLog>,
-        stdout: Option<Stdio>,
-        output: Option<Output>,
-    ) -> Self {
-        let stderr = Stdio::stderr(log.clone());
-        let mut wasi = wasi
-            .stderr(stderr.clone())
-            .max_random_size(MAX_RANDOM)
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .build_p1();
-        wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
-        Self { wasi, log, stdout, stderr, output }
+    fn wasi(&mut self) -> &mut WasiP1Ctx {
+        self.wasi.get_or_insert_with(|| {
+            let mut wasi = WasiCtxBuilder::new();
+            if let Some(stdout) = &self.stdout {
+                wasi.stdout(stdout.clone());
+            }
+            bounded(wasi.stderr(self.stderr.clone()))
+        })
     }
 
     /// Makes it the state for another call of the same instance: nothing of the
@@ -131,6 +125,14 @@ impl GuestState {
     }
 }
 
+/// A guest's WASI, with the limits of all.
+fn bounded(wasi: &mut WasiCtxBuilder) -> WasiP1Ctx {
+    let wasi = wasi.max_random_size(MAX_RANDOM).allow_tcp(false).allow_udp(false);
+    let mut wasi = wasi.allow_ip_name_lookup(false).build_p1();
+    wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
+    wasi
+}
+
 impl Drop for GuestState {
     /// The call is over, however it ended: lines without an end are lines too.
     fn drop(&mut self) {
@@ -146,7 +148,7 @@ pub trait Guest: Send + 'static {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        self.wasi.ctx()
+        self.wasi().ctx()
     }
 }
 
@@ -174,7 +176,7 @@ pub fn link<T: Guest + WasiView>(linker: &mut Linker<T>) -> anyhow::Result<()> {
 ///
 /// When a name is claimed twice; a fault of this program.
 pub fn link_core<T: Guest>(linker: &mut wasmtime::Linker<T>) -> anyhow::Result<()> {
-    p1::add_to_linker_async(linker, |state: &mut T| &mut state.guest().wasi)
+    p1::add_to_linker_async(linker, |state: &mut T| state.guest().wasi())
         .map_err(anyhow::Error::from)
         .context("failed to link WASI 0.1")?;
     // wasmtime's own takes a status of 126 and more for an error of the host,
