@@ -9,7 +9,7 @@
 //!
 //! Knows whole frames and whose they are. `pump` moves the bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amq_protocol::protocol::AMQPError;
@@ -23,7 +23,8 @@ use super::methods::{self, CHANNEL_CLOSE, CHANNEL_CLOSE_OK, CONNECTION_CLOSE};
 use super::outbound::Outbound;
 use super::raw::Property;
 use super::wire::{
-    self, BODY, FrameHead, HEADER, METHOD, Reader, first_frame, put_frame, put_long, put_short,
+    self, BODY, FrameHead, HEADER, METHOD, Reader, first_frame, put_frame, put_frame_of, put_long,
+    put_short,
 };
 
 /// Body bytes that memory is set aside for before they have come: a header may say any number.
@@ -402,39 +403,42 @@ pub(crate) fn put_publish(
     message: &Message<'_>,
 ) {
     let Message { exchange, routing_key, body, .. } = message;
-    let mut method = Vec::with_capacity(16 + exchange.len() + routing_key.len());
-    // Class, method, and two bytes that mean nothing any more.
-    method.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
-    put_short(&mut method, exchange);
-    put_short(&mut method, routing_key);
-    method.push(u8::from(message.mandatory));
-    put_frame(out, METHOD, channel, &method);
-    let mut header = vec![0, 60, 0, 0];
-    header.extend_from_slice(&(body.len() as u64).to_be_bytes());
-    put_properties(&mut header, message);
-    put_frame(out, HEADER, channel, &header);
+    put_frame_of(out, METHOD, channel, |out| {
+        // Class, method, and two bytes that mean nothing any more.
+        out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
+        put_short(out, exchange);
+        put_short(out, routing_key);
+        out.push(u8::from(message.mandatory));
+    });
+    put_frame_of(out, HEADER, channel, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0]);
+        out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+        put_properties(out, message);
+    });
     for piece in body.chunks(frame_max.saturating_sub(wire::OVERHEAD).max(1)) {
         put_frame(out, BODY, channel, piece);
     }
 }
 
-fn put_properties(header: &mut Vec<u8>, message: &Message<'_>) {
+fn put_properties(out: &mut Vec<u8>, message: &Message<'_>) {
     let mode = [if message.persistent { 2 } else { 1 }];
     let mut content = Content::of_mode(&mode);
     content.set_property(Property::ContentType, message.content_type);
     content.set_property(Property::CorrelationId, message.correlation_id);
     content.set_property(Property::MessageId, Some(message.message_id));
     content.set_property(Property::Type, message.kind);
-    let mut table = Vec::new();
-    // Of two with the same name the last one, as in any table.
-    let headers: BTreeMap<&str, &str> =
-        message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    for (name, value) in headers {
+    let mut table = Vec::with_capacity(256);
+    let mut headers = message.headers.iter();
+    while let Some((name, value)) = headers.next() {
+        // Of two with the same name the last one, as in any table.
+        if headers.as_slice().iter().any(|(other, _)| other == name) {
+            continue;
+        }
         put_short(&mut table, name.as_bytes());
         table.push(b'S');
         put_long(&mut table, value.as_bytes());
     }
-    header.extend_from_slice(&content.write(Some(&table)));
+    content.put(out, Some(&table));
 }
 
 /// Appends a `basic.ack`.

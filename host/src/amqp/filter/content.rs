@@ -126,18 +126,31 @@ impl<'a> Content<'a> {
 
     /// Puts a payload together, with this table in the place of its own.
     pub(super) fn write(&self, headers: Option<&[u8]>) -> Vec<u8> {
-        let (mut flags, mut values) = (0, Vec::new());
+        let mut out = Vec::new();
+        self.put(&mut out, headers);
+        out
+    }
+
+    /// Appends it.
+    pub(super) fn put(&self, out: &mut Vec<u8>, headers: Option<&[u8]>) {
+        out.extend_from_slice(self.preamble);
+        let at = out.len();
+        let mut flags = 0_u16;
+        out.extend_from_slice(&flags.to_be_bytes());
+        let begin = out.len();
         for (index, (slot, value)) in self.slots().enumerate() {
             let value = if slot == Slot::Headers { headers } else { value };
             let Some(value) = value else { continue };
             flags |= flag(index);
             match slot {
-                Slot::Short(_) => put_short(&mut values, value),
-                Slot::Headers => put_long(&mut values, value),
-                Slot::Fixed(_) => values.extend_from_slice(value),
+                Slot::Short(_) => put_short(out, value),
+                Slot::Headers => put_long(out, value),
+                Slot::Fixed(_) => out.extend_from_slice(value),
             }
         }
-        [self.preamble, &flags.to_be_bytes(), &values].concat()
+        if let Some(place) = out.get_mut(at..begin) {
+            place.copy_from_slice(&flags.to_be_bytes());
+        }
     }
 }
 

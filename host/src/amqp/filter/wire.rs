@@ -63,17 +63,38 @@ pub(super) fn payload(frame: &[u8]) -> Option<&[u8]> {
 
 /// Appends a whole frame.
 pub(super) fn put_frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+    put_frame_of(out, kind, channel, |out| out.extend_from_slice(payload));
+}
+
+/// The same, of a payload that is put right there.
+pub(super) fn put_frame_of(
+    out: &mut Vec<u8>,
+    kind: u8,
+    channel: u16,
+    payload: impl FnOnce(&mut Vec<u8>),
+) {
     out.push(kind);
     out.extend_from_slice(&channel.to_be_bytes());
-    put_long(out, payload);
+    put_long_of(out, payload);
     out.push(FRAME_END);
 }
 
 /// Appends bytes after their length in four: a long string, a table, a payload.
 pub(super) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_long_of(out, |out| out.extend_from_slice(bytes));
+}
+
+/// The same, of bytes that are put right there.
+pub(super) fn put_long_of(out: &mut Vec<u8>, bytes: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    let begin = out.len();
+    bytes(out);
     // Nothing here is longer than a frame, and that was read with such a length.
-    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend_from_slice(bytes);
+    let length = u32::try_from(out.len() - begin).unwrap_or(u32::MAX);
+    if let Some(place) = out.get_mut(at..begin) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// Appends bytes after their length in one. All callers took them from a short
@@ -81,7 +102,7 @@ pub(super) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
 pub(super) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
     out.push(length);
-    out.extend(bytes.iter().take(usize::from(length)));
+    out.extend_from_slice(split(bytes, usize::from(length)).0);
 }
 
 /// Splits, where `[u8]::split_at` would panic.
