@@ -195,10 +195,20 @@ impl Incoming {
     /// When there are no more, and why.
     pub async fn next(&mut self) -> Result<Delivery, Closed> {
         let delivered = self.deliveries.next().await?;
-        Ok(match &self.lane_of {
+        Ok(self.converted(delivered))
+    }
+
+    /// The next one, if it is there already.
+    pub fn ready(&mut self) -> Option<Delivery> {
+        let delivered = self.deliveries.past.try_recv().ok()?;
+        Some(self.converted(delivered))
+    }
+
+    fn converted(&self, delivered: Delivered) -> Delivery {
+        match &self.lane_of {
             None => convert::delivery(delivered, self.origin.clone()),
             Some(user) => convert::restored(delivered, self.origin.clone(), user),
-        })
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::plugins::{Plugins, Threads};
 use crate::telemetry::Telemetry;
 
 /// Requests that are begun before replies are sent: the broker has something to do meanwhile.
-const AT_ONCE: u32 = 16;
+const AT_ONCE: usize = 16;
 
 /// How long giving back may take. A broker that hangs takes nothing.
 const GIVE_BACK: Duration = Duration::from_secs(2);
@@ -423,17 +423,15 @@ impl Keeper {
         // One for all, because every request comes by here.
         let look = tokio::time::sleep_until(idle.look().into());
         tokio::pin!(look);
-        let mut taken = 0;
         loop {
             tokio::select! {
                 next = incoming.next() => match next {
                     Ok(delivery) => {
                         idle.delivered();
                         answer(&self.context, consumer, running, delivery);
-                        taken = (taken + 1) % AT_ONCE;
-                        if taken == 0 {
-                            tokio::task::yield_now().await;
-                        }
+                        let more = std::iter::from_fn(|| incoming.ready()).take(AT_ONCE - 1);
+                        more.for_each(|one| answer(&self.context, consumer, running, one));
+                        tokio::task::yield_now().await;
                     }
                     Err(closed) => return Over::Closed(closed),
                 },
