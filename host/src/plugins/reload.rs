@@ -44,6 +44,10 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// directory does not keep a core busy.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What follows a change within this time is seen by the same look, such as the
+/// configuration that is renamed after its plugin.
+const TOGETHER: Duration = Duration::from_millis(5);
+
 /// How long a look waits for the loaders: what loads as quickly as most files
 /// is served by the look that found it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -184,6 +188,7 @@ impl Reloader {
     pub async fn run(mut self, stop: CancellationToken) {
         let (bell, plugins) = (self.bell.clone(), self.plugins.clone());
         let mut next = Instant::now();
+        let mut rested = next;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -191,8 +196,7 @@ impl Reloader {
                 () = plugins.has_condemned() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
             }
-            // What follows at once is seen by the same look.
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep_until(rested.max(Instant::now() + TOGETHER).into()).await;
             let looked = tokio::task::spawn_blocking(move || {
                 let next = self.look();
                 (self, next)
@@ -201,6 +205,7 @@ impl Reloader {
                 Ok((reloader, wake)) => {
                     self = reloader;
                     next = wake;
+                    rested = Instant::now() + PAUSE;
                 }
                 Err(lost) => {
                     error!("plugins are no longer reloaded, restart the host: {lost}");
