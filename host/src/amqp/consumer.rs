@@ -80,7 +80,8 @@ impl QueueConsumer {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let tag = format!("rpchost-{:016x}", rand::random::<u64>());
         let tag = convert::short(&tag).unwrap_or_default();
-        let deliveries = Deliveries::of(connection, &channel, &name, tag.clone()).await?;
+        let acks = BasicConsumeOptions::default();
+        let deliveries = Deliveries::of(connection, &channel, &name, tag.clone(), acks).await?;
         let revoked = Revoked::default();
         let origin = Origin {
             queue: Arc::from(served.queue.name.as_str()),
@@ -173,12 +174,16 @@ impl QueueConsumer {
 /// # Errors
 ///
 /// As the broker's.
-async fn consume(channel: &Channel, queue: &str, tag: ShortString) -> lapin::Result<Consumer> {
+async fn consume(
+    channel: &Channel,
+    queue: &str,
+    tag: ShortString,
+    options: BasicConsumeOptions,
+) -> lapin::Result<Consumer> {
     let (tell, told) = oneshot::channel();
     let (channel, queue) = (channel.clone(), convert::short(queue).unwrap_or_default());
     tokio::spawn(async move {
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumed = channel.basic_consume(queue, tag, options, none).await;
+        let consumed = channel.basic_consume(queue, tag, options, FieldTable::default()).await;
         if let Err(Ok(_late)) = tell.send(consumed) {
             topology::close(&channel).await;
         }
@@ -200,8 +205,7 @@ impl Incoming {
 
     /// The next one, if it is there already.
     pub fn ready(&mut self) -> Option<Delivery> {
-        let delivered = self.deliveries.past.try_recv().ok()?;
-        Some(self.converted(delivered))
+        self.deliveries.ready().map(|delivered| self.converted(delivered))
     }
 
     fn converted(&self, delivered: Delivered) -> Delivery {
@@ -233,10 +237,11 @@ impl Deliveries {
         channel: &Channel,
         queue: &str,
         tag: ShortString,
+        options: BasicConsumeOptions,
     ) -> lapin::Result<Self> {
         // Before the first can come.
         let (key, past) = connection.bypass().deliveries(channel.id());
-        let consumer = consume(channel, queue, tag).await?;
+        let consumer = consume(channel, queue, tag, options).await?;
         Ok(Self { key, past, consumer, closed: None })
     }
 
@@ -260,6 +265,10 @@ impl Deliveries {
         }
         // What came before the end.
         self.past.try_recv().map_err(|_| self.closed.clone().unwrap_or(Closed::Cancelled))
+    }
+    /// The next one, if it is there already.
+    pub(super) fn ready(&mut self) -> Option<Delivered> {
+        self.past.try_recv().ok()
     }
 }
 

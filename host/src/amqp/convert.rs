@@ -154,6 +154,7 @@ pub(super) fn message<'a>(reply: &'a Reply, message_id: &'a str) -> Option<Messa
         content_type: reply.content_type.as_deref().map(str::as_bytes).filter(fits),
         headers: &reply.headers,
         correlation_id,
+        reply_to: None,
         message_id: message_id.as_bytes(),
         kind: reply.kind.map(str::as_bytes),
         body: &reply.body,

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use lapin::options::{BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
@@ -163,8 +165,8 @@ impl DeadLetters {
             }
             let channel = connection.create_channel().await?;
             channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let deliveries =
-                Deliveries::of(connection, &channel, &dead(queue), ShortString::default()).await?;
+            let (tag, acks) = (ShortString::default(), BasicConsumeOptions::default());
+            let deliveries = Deliveries::of(connection, &channel, &dead(queue), tag, acks).await?;
             let bypass = connection.bypass().clone();
             let settler = Settler::start(channel.clone(), deliveries.key, bypass);
             let (session, served) = (session.clone(), served.clone());

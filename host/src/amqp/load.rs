@@ -1,28 +1,24 @@
 //! The client's side for a load generator: one connection that publishes without
-//! waiting and takes replies as they come.
+//! waiting and takes replies as they come, past lapin.
 //!
 //! Where [`Caller`](super::Caller) keeps each call over lost connections, this
 //! keeps nothing: no confirms, no acks, no task and no wake-up for a single
-//! message. What several messages have in common is done once for all that are
-//! ready. A lost connection is its end.
+//! message. A lost connection is its end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::Channel;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tracing::debug;
 
 use super::caller::{CallerError, common_properties, lost, no_queue, queue_name};
 use super::connect::{Connected, Connector, OpenError, within};
+use super::consumer::{Closed, Deliveries};
 use super::consumers::{NoCount, consumers};
 use super::convert::short;
-use super::filter::{self, Property};
+use super::filter::{self, Delivered, Message, Property, put_publish};
 use crate::message::STATUS;
 
 /// The pseudo-queue of direct reply-to.
@@ -70,13 +66,19 @@ pub struct LoadReply {
 #[derive(Debug)]
 pub struct LoadLink {
     connection: Connected,
-    channel: Arc<Channel>,
-    replies: Consumer,
+    /// Open for as long as it is held.
+    _channel: Channel,
+    replies: Deliveries,
+    request: LoadRequest,
+    /// The request's queue, as it is asked for.
     queue: ShortString,
-    /// What the properties of all requests have in common.
-    properties: BasicProperties,
-    body: Arc<[u8]>,
-    unwritten: Unwritten,
+    /// Where replies are to go.
+    address: ShortString,
+    frame_max: usize,
+    /// How many were published.
+    begun: u64,
+    /// The first so many of them were written, because one of them was answered.
+    answered: u64,
     /// Ids begin with it; nobody else's do.
     prefix: String,
     timeout: Duration,
@@ -91,8 +93,8 @@ impl LoadLink {
     /// When the request cannot be sent as it is, or there is nobody to answer.
     pub async fn open(connector: &Connector, request: &LoadRequest) -> Result<Self, CallerError> {
         let queue = queue_name(&request.queue)?;
-        let LoadRequest { kind, content_type, persistent, .. } = request;
-        let properties = common_properties(kind.as_deref(), *content_type, *persistent)?;
+        // Whether it can be sent.
+        common_properties(request.kind.as_deref(), request.content_type, request.persistent)?;
         let mut failures = Vec::new();
         for attempt in 1..=u32::try_from(connector.brokers()).unwrap_or(u32::MAX) {
             let Some(url) = connector.broker_for(attempt).await else { break };
@@ -111,13 +113,15 @@ impl LoadLink {
                 }
             };
             let link = Self {
+                frame_max: connection.frame_max(),
                 connection,
-                channel: Arc::new(channel),
+                _channel: channel,
                 replies,
+                request: request.clone(),
                 queue,
-                properties: properties.with_reply_to(address),
-                body: request.body.as_slice().into(),
-                unwritten: Unwritten::default(),
+                address,
+                begun: 0,
+                answered: 0,
                 prefix: format!("bench-{:016x}-", rand::random::<u64>()),
                 timeout,
             };
@@ -143,30 +147,35 @@ impl LoadLink {
     }
 
     /// Publishes the request under this number, as its correlation id and its
-    /// message id. The first has the number 0, the next 1, and so on.
-    ///
-    /// lapin queues the frames when the future is polled for the first time; its
-    /// thread writes all that wait at once. To be told that they are written
-    /// would wake this task for each message, so one is asked now and then.
-    ///
-    /// # Errors
-    ///
-    /// When the connection is lost.
-    pub fn publish(&mut self, number: u64) -> Result<(), String> {
-        let id = short(&format!("{}{number}", self.prefix)).unwrap_or_default();
-        let properties =
-            self.properties.clone().with_correlation_id(id.clone()).with_message_id(id);
-        let (channel, queue, body) = (self.channel.clone(), self.queue.clone(), self.body.clone());
-        self.unwritten.begin(async move {
-            let options = BasicPublishOptions::default();
-            channel.basic_publish(ShortString::default(), queue, options, &body, properties).await
-        })
+    /// message id. The first has the number 0, the next 1, and so on. Where the
+    /// connection is lost, the replies tell.
+    pub fn publish(&mut self, number: u64) {
+        let LoadRequest { kind, content_type, persistent, body, .. } = &self.request;
+        let id = format!("{}{number}", self.prefix);
+        let message = Message {
+            exchange: b"",
+            routing_key: self.queue.as_str().as_bytes(),
+            mandatory: false,
+            persistent: *persistent,
+            content_type: content_type.map(str::as_bytes),
+            headers: &[],
+            correlation_id: Some(id.as_bytes()),
+            reply_to: Some(self.address.as_str().as_bytes()),
+            message_id: id.as_bytes(),
+            kind: kind.as_deref().map(str::as_bytes),
+            body,
+        };
+        let (key, frame_max) = (self.replies.key, self.frame_max);
+        let bypass = self.connection.bypass();
+        let _written = bypass.write(key, |out| put_publish(out, key.number, frame_max, &message));
+        self.begun += 1;
     }
 
     /// Requests that may still lie in this process, because the broker does not
     /// take them.
-    pub fn unwritten(&mut self) -> usize {
-        usize::try_from(self.unwritten.count()).unwrap_or(usize::MAX)
+    pub fn unwritten(&self) -> usize {
+        let unwritten = self.connection.bypass().unwritten(self.replies.key);
+        usize::try_from(unwritten.min(self.begun - self.answered)).unwrap_or(usize::MAX)
     }
 
     /// Whether the broker has stopped reading what is published, as it does when
@@ -182,21 +191,16 @@ impl LoadLink {
     ///
     /// When the connection or the reply queue is lost.
     pub async fn receive(&mut self, into: &mut Vec<LoadReply>) -> Result<(), String> {
-        let mut next = self.replies.next().await;
-        loop {
-            match next {
-                Some(Ok(delivery)) => into.push(self.reply(delivery)),
-                Some(Err(error)) => return Err(error.to_string()),
-                None => return Err("the broker has ended the consuming of replies".to_owned()),
-            }
-            if into.len() >= MOST_AT_ONCE {
-                return Ok(());
-            }
-            next = match self.replies.next().now_or_never() {
-                Some(next) => next,
-                None => return Ok(()),
-            };
+        let first = self.replies.next().await.map_err(|closed| match closed {
+            Closed::Failed(reason) => reason,
+            Closed::Cancelled => "the broker has ended the consuming of replies".to_owned(),
+        })?;
+        let mut next = Some(first);
+        while let Some(delivered) = next {
+            into.push(self.reply(delivered));
+            next = if into.len() < MOST_AT_ONCE { self.replies.ready() } else { None };
         }
+        Ok(())
     }
 
     /// Closes the connection; a reply queue goes with it.
@@ -209,13 +213,15 @@ impl LoadLink {
         }
     }
 
-    fn reply(&mut self, delivery: Delivery) -> LoadReply {
-        let Delivery { properties, data, .. } = delivery;
+    fn reply(&mut self, delivered: Delivered) -> LoadReply {
+        let Delivered { properties, data, .. } = delivered;
         let number = filter::bytes(&properties, Property::CorrelationId)
             .and_then(|id| std::str::from_utf8(id).ok())
             .and_then(|id| id.strip_prefix(&self.prefix)?.parse().ok());
         if let Some(number) = number {
-            self.unwritten.answered(number);
+            // What was answered was written, and all before it.
+            let place: u64 = number;
+            self.answered = self.answered.max(place.saturating_add(1).min(self.begun));
         }
         let kind = filter::bytes(&properties, Property::Type)
             .map(|kind| String::from_utf8_lossy(kind).into_owned());
@@ -230,73 +236,14 @@ impl LoadLink {
     }
 }
 
-/// Which requests are written: they are in the order in which they were begun.
-#[derive(Default)]
-struct Unwritten {
-    begun: u64,
-    /// The first so many of them are, as far as is known.
-    written: u64,
-    /// One that says when it is, and its place in the order.
-    mark: Option<(u64, BoxFuture<'static, Result<(), String>>)>,
-}
-
-impl std::fmt::Debug for Unwritten {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { begun, written, .. } = self;
-        f.debug_struct("Unwritten").field("begun", begun).field("written", written).finish()
-    }
-}
-
-impl Unwritten {
-    /// Begins to write one more.
-    fn begin<T, E: std::fmt::Display>(
-        &mut self,
-        writing: impl Future<Output = Result<T, E>> + Send + 'static,
-    ) -> Result<(), String> {
-        self.begun += 1;
-        let writing = writing.map(|ended| ended.map(drop).map_err(|error| error.to_string()));
-        if self.mark.is_some() {
-            return writing.now_or_never().unwrap_or(Ok(()));
-        }
-        let mut writing = writing.boxed();
-        match (&mut writing).now_or_never() {
-            Some(ended) => {
-                self.written = self.begun;
-                ended
-            }
-            None => {
-                self.mark = Some((self.begun, writing));
-                Ok(())
-            }
-        }
-    }
-
-    /// What was answered was written, and all before it.
-    fn answered(&mut self, number: u64) {
-        self.written = self.written.max(number.saturating_add(1).min(self.begun));
-    }
-
-    /// Those of which it is not known.
-    fn count(&mut self) -> u64 {
-        // That one could not be written is told by the end of the replies.
-        if let Some((place, writing)) = &mut self.mark
-            && writing.now_or_never().is_some()
-        {
-            self.written = self.written.max(*place);
-            self.mark = None;
-        }
-        self.begun - self.written
-    }
-}
-
 /// A channel on which replies are consumed without acks, and their address.
 ///
 /// Requests go out over the same channel, as direct reply-to demands. A queue is
 /// exclusive: it goes with the connection, also after a kill.
 async fn consume(
-    connection: &Connection,
+    connection: &Connected,
     reply_queue: bool,
-) -> lapin::Result<(Channel, ShortString, Consumer)> {
+) -> lapin::Result<(Channel, ShortString, Deliveries)> {
     let channel = connection.create_channel().await?;
     let address = if reply_queue {
         let name = format!("rpchost.replies.{:032x}", rand::random::<u128>());
@@ -312,42 +259,7 @@ async fn consume(
         DIRECT.into()
     };
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let none = FieldTable::default();
-    let replies =
-        channel.basic_consume(address.clone(), ShortString::default(), no_ack, none).await?;
+    let tag = ShortString::default();
+    let replies = Deliveries::of(connection, &channel, address.as_str(), tag, no_ack).await?;
     Ok((channel, address, replies))
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    #[test]
-    fn what_is_written_is_told_by_one_now_and_then_and_by_answers() {
-        let mut unwritten = Unwritten::default();
-        let begin = |unwritten: &mut Unwritten| {
-            let (tell, told) = oneshot::channel::<()>();
-            unwritten.begin(told).unwrap();
-            tell
-        };
-        let first = begin(&mut unwritten);
-        let others: Vec<_> = (0..4).map(|_| begin(&mut unwritten)).collect();
-        assert_eq!(unwritten.count(), 5);
-        first.send(()).unwrap();
-        // The others have nobody to tell.
-        assert!(others.into_iter().all(|tell| tell.send(()).is_err()));
-        assert_eq!(unwritten.count(), 4);
-        unwritten.answered(2);
-        assert_eq!(unwritten.count(), 2);
-        let sixth = begin(&mut unwritten);
-        assert_eq!(unwritten.count(), 3);
-        sixth.send(()).unwrap();
-        assert_eq!(unwritten.count(), 0);
-        unwritten.answered(u64::MAX);
-        assert_eq!(unwritten.count(), 0, "nobody answers what was not asked");
-        let lost = unwritten.begin(std::future::ready(Err::<(), _>("lost")));
-        assert_eq!(lost, Err("lost".to_owned()));
-    }
 }

@@ -19,7 +19,7 @@ const MOST_AT_ONCE: usize = 64;
 
 /// At a rate, calls that are due within this time go out together: waking up for
 /// each would cost more than all the rest, and what they are late by counts.
-const BREATH: Duration = Duration::from_micros(100);
+const BREATH: Duration = Duration::from_micros(400);
 
 /// How often to look for calls to be given up, and for the end of a second.
 const LOOK: Duration = Duration::from_millis(100);
@@ -179,7 +179,7 @@ impl Worker {
 
     /// Calls that wait for an answer or, of those that were given up, for the
     /// broker to take them.
-    fn in_flight(&mut self) -> usize {
+    fn in_flight(&self) -> usize {
         self.open.len().max(self.link.unwritten())
     }
 
@@ -198,7 +198,7 @@ impl Worker {
                 self.overdue = self.overdue.map(|_| 0);
                 return Ok(self.pace.next(in_flight).map(|next| next.max(now + BREATH)));
             };
-            self.link.publish(self.next)?;
+            self.link.publish(self.next);
             self.open.insert(self.next, Begun { meant, sent: now });
             self.next += 1;
             if self.window.has(meant) {

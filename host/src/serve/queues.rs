@@ -21,7 +21,7 @@ use crate::plugins::{Plugins, Threads};
 use crate::telemetry::Telemetry;
 
 /// Requests that are begun before replies are sent: the broker has something to do meanwhile.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 
 /// How long giving back may take. A broker that hangs takes nothing.
 const GIVE_BACK: Duration = Duration::from_secs(2);

@@ -65,6 +65,10 @@ struct Channel {
     content: Option<Coming>,
     /// Whole frames, to be written.
     out: Vec<u8>,
+    /// How many times something was put there, was taken from there, and was written.
+    put: u64,
+    taken: u64,
+    written: u64,
 }
 
 /// Who gets the frames of a channel.
@@ -141,9 +145,19 @@ impl Bypass {
             return false;
         }
         put(&mut channel.out);
+        channel.put += 1;
         drop(state);
         self.0.written.notify_one();
         true
+    }
+
+    /// How many times something was put on a channel that is not written yet: the broker may not
+    /// take it.
+    pub(crate) fn unwritten(&self, key: ChannelKey) -> u64 {
+        let state = self.state();
+        let channel =
+            state.channels.get(&key.number).filter(|channel| channel.serial == key.serial);
+        channel.map_or(0, |channel| channel.put - channel.written)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,6 +185,7 @@ impl Bypass {
                 out.append(&mut channel.out);
             }
             channel.out.shrink_to(MOST_AT_ONCE);
+            channel.taken = channel.put;
         }
         let begin = out.len();
         let taken = outbound.filter(lapins, out);
@@ -185,6 +200,13 @@ impl Bypass {
             rest = after;
         }
         taken
+    }
+
+    /// All is written that was taken so far.
+    pub(super) fn wrote(&self) {
+        for channel in self.state().channels.values_mut() {
+            channel.written = channel.taken;
+        }
     }
 
     /// Sorts frames that were read: ours are taken, lapin's are appended to `to_lapin`. Returns how
@@ -215,7 +237,8 @@ impl State {
     fn open(&mut self, number: u16, to: Taker) -> ChannelKey {
         self.serial += 1;
         let serial = self.serial;
-        let mut channel = Channel { serial, to, content: None, out: Vec::new() };
+        let (content, out) = (None, Vec::new());
+        let mut channel = Channel { serial, to, content, out, put: 0, taken: 0, written: 0 };
         match &self.over {
             Some(error) => channel.end(error),
             None => drop(self.channels.insert(number, channel)),
@@ -390,6 +413,7 @@ pub(crate) struct Message<'a> {
     pub(crate) content_type: Option<&'a [u8]>,
     pub(crate) headers: &'a [(String, String)],
     pub(crate) correlation_id: Option<&'a [u8]>,
+    pub(crate) reply_to: Option<&'a [u8]>,
     pub(crate) message_id: &'a [u8],
     pub(crate) kind: Option<&'a [u8]>,
     pub(crate) body: &'a [u8],
@@ -425,6 +449,7 @@ fn put_properties(out: &mut Vec<u8>, message: &Message<'_>) {
     let mut content = Content::of_mode(&mode);
     content.set_property(Property::ContentType, message.content_type);
     content.set_property(Property::CorrelationId, message.correlation_id);
+    content.set_property(Property::ReplyTo, message.reply_to);
     content.set_property(Property::MessageId, Some(message.message_id));
     content.set_property(Property::Type, message.kind);
     let mut table = Vec::with_capacity(256);
@@ -438,7 +463,7 @@ fn put_properties(out: &mut Vec<u8>, message: &Message<'_>) {
         table.push(b'S');
         put_long(&mut table, value.as_bytes());
     }
-    content.put(out, Some(&table));
+    content.put(out, (!table.is_empty()).then_some(&table));
 }
 
 /// Appends a `basic.ack`.

@@ -174,6 +174,7 @@ async fn writing(
         }
         socket.write_all(&out).await?;
         socket.flush().await?;
+        bypass.wrote();
         out.clear();
         out.shrink_to(AT_ONCE);
         if closed {

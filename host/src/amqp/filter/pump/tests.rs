@@ -333,6 +333,30 @@ async fn a_cut_ends_it_at_once() {
     assert!(matches!(all_of(said).await.as_slice(), [Said::Lost(_)]));
 }
 
+#[test]
+fn what_is_not_written_yet_is_counted() {
+    let bypass = Bypass::default();
+    let (key, _told) = bypass.deliveries(1);
+    let (other, _said) = bypass.confirms(2);
+    let put = |key| assert!(bypass.write(key, |out| out.push(0)));
+    let take = || {
+        let mut out = Vec::new();
+        bypass.write_out(&[], &mut Outbound::default(), &mut out);
+        out.len()
+    };
+    put(key);
+    put(key);
+    put(other);
+    assert_eq!((bypass.unwritten(key), bypass.unwritten(other)), (2, 1));
+    assert_eq!(take(), 3);
+    put(key);
+    assert_eq!(bypass.unwritten(key), 3, "it may be half written");
+    bypass.wrote();
+    assert_eq!((bypass.unwritten(key), bypass.unwritten(other)), (1, 0));
+    bypass.lost(&std::io::Error::other("lost").into());
+    assert_eq!(bypass.unwritten(key), 0);
+}
+
 #[tokio::test]
 async fn a_publish_is_one_that_lapin_would_have_made() {
     use amq_protocol::frame::{AMQPFrame, parse_frame};
@@ -347,6 +371,7 @@ async fn a_publish_is_one_that_lapin_would_have_made() {
         content_type: Some(b"text/plain"),
         headers: &headers,
         correlation_id: Some(b"id"),
+        reply_to: Some(b"to"),
         message_id: b"mine-1",
         kind: Some(b"error"),
         body: &[7; 10_000],
@@ -376,6 +401,7 @@ async fn a_publish_is_one_that_lapin_would_have_made() {
         .with_headers(table)
         .with_delivery_mode(2)
         .with_correlation_id("id".into())
+        .with_reply_to("to".into())
         .with_message_id("mine-1".into())
         .with_type("error".into());
     assert_eq!(header.properties, wanted);
