@@ -1,10 +1,11 @@
 //! The crash journal: which requests were running when a host died.
 //!
 //! Each host has a file of fixed slots in its state directory, and holds a lock
-//! on it for as long as it lives. A call has a slot while it runs. What a host
-//! that was killed has written stays in the page cache, so nothing is synced;
-//! a machine that goes down takes the journal's purpose with it. A file without
-//! a lock is a dead host's, and every host that shares the directory reads it.
+//! on it for as long as it lives. A call has a slot while it runs, and the one
+//! that ended last until another begins. What a host that was killed has written
+//! stays in the page cache, so nothing is synced; a machine that goes down takes
+//! the journal's purpose with it. A file without a lock is a dead host's, and
+//! every host that shares the directory reads it.
 //!
 //! Plain writes, no memory map: a full disk or a damaged one is an error here,
 //! and would be a signal there, which is just what must not kill a host.

@@ -147,9 +147,9 @@ impl LoadLink {
     }
 
     /// Publishes the request under this number, as its correlation id and its
-    /// message id. The first has the number 0, the next 1, and so on. Where the
-    /// connection is lost, the replies tell.
-    pub fn publish(&mut self, number: u64) {
+    /// message id. The first has the number 0, the next 1, and so on. False where
+    /// the connection is lost; the replies tell why.
+    pub fn publish(&mut self, number: u64) -> bool {
         let LoadRequest { kind, content_type, persistent, body, .. } = &self.request;
         let id = format!("{}{number}", self.prefix);
         let message = Message {
@@ -167,8 +167,9 @@ impl LoadLink {
         };
         let (key, frame_max) = (self.replies.key, self.frame_max);
         let bypass = self.connection.bypass();
-        let _written = bypass.write(key, |out| put_publish(out, key.number, frame_max, &message));
-        self.begun += 1;
+        let put = bypass.write(key, |out| put_publish(out, key.number, frame_max, &message));
+        self.begun += u64::from(put);
+        put
     }
 
     /// Requests that may still lie in this process, because the broker does not

@@ -152,6 +152,10 @@ impl Worker {
             if !within && self.open.is_empty() && !self.is_overdue() {
                 return Ok(());
             }
+            if wake.is_some_and(|at| at <= Instant::now()) {
+                // The connection is served by this thread, too.
+                tokio::task::yield_now().await;
+            }
             tokio::select! {
                 received = self.link.receive(&mut replies) => {
                     received?;
@@ -198,7 +202,10 @@ impl Worker {
                 self.overdue = self.overdue.map(|_| 0);
                 return Ok(self.pace.next(in_flight).map(|next| next.max(now + BREATH)));
             };
-            self.link.publish(self.next);
+            if !self.link.publish(self.next) {
+                // The replies say why.
+                return Ok(None);
+            }
             self.open.insert(self.next, Begun { meant, sent: now });
             self.next += 1;
             if self.window.has(meant) {

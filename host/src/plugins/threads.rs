@@ -23,8 +23,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 const SHORT: Duration = Duration::from_micros(100);
 
 /// What has waited this long for the thread that receives has found it overloaded, and goes to
-/// others: on a machine with many cores they have nothing to do.
-const BEHIND: Duration = Duration::from_millis(2);
+/// others: on a machine with many cores they have nothing to do. More than the short calls that
+/// are begun at once (`serve`) can take.
+const BEHIND: Duration = Duration::from_millis(4);
 
 thread_local! {
     /// Whether what is polled can leave, and if so, whether it wants to.
@@ -173,17 +174,19 @@ impl Typical {
         u128::from(self.0.load(Ordering::Relaxed)) <= SHORT.as_nanos()
     }
 
-    /// How many times the mean a call counts at most: one whose thread was kept from running for
-    /// a while says little about the next.
+    /// How many times the mean a call counts at most that took no turns: its thread may have been
+    /// kept from running, which says little about the next.
     const OUTLIER: u64 = 4;
 
-    /// Notes how long one has taken. Of two at the same time, one may not count.
-    pub(super) fn note(&self, took: Duration) {
+    /// Notes how long one has taken, and whether that was in turns. Of two at the same time, one
+    /// may not count.
+    pub(super) fn note(&self, took: Duration, in_turns: bool) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.0.load(Ordering::Relaxed) {
             u64::MAX => took,
             mean => {
-                let most = mean.max(1_000).saturating_mul(Self::OUTLIER);
+                let outlier = mean.max(1_000).saturating_mul(Self::OUTLIER);
+                let most = if in_turns { u64::MAX } else { outlier };
                 mean - mean / Self::WEIGHT + took.min(most) / Self::WEIGHT
             }
         };
@@ -278,19 +281,20 @@ mod tests {
     fn calls_are_short_by_their_mean() {
         let typical = Typical::default();
         assert!(!typical.is_short(), "not known yet");
-        typical.note(SHORT / 2);
+        typical.note(SHORT / 2, false);
         assert!(typical.is_short());
-        typical.note(Duration::MAX);
-        assert!(typical.is_short(), "one alone says little");
+        typical.note(Duration::MAX, false);
+        assert!(typical.is_short(), "it may have been interrupted");
         for _ in 0..10 {
-            typical.note(SHORT * 20);
+            typical.note(SHORT * 20, false);
         }
         assert!(!typical.is_short());
         for _ in 0..100 {
-            typical.note(SHORT / 2);
+            typical.note(SHORT / 2, false);
         }
         assert!(typical.is_short());
-        typical.note(Duration::ZERO);
-        assert!(typical.is_short());
+        typical.note(SHORT * 20, true);
+        assert!(!typical.is_short(), "it has kept a core busy");
+        typical.note(Duration::ZERO, false);
     }
 }

@@ -55,10 +55,10 @@ impl Ticker {
         let shared = Arc::new(Shared::default());
         let seen = shared.clone();
         let ticking = move || {
-            tick(&seen, |advances| {
+            tick(&seen, |at| {
                 engines.retain(|engine| match engine.upgrade() {
                     Some(engine) => {
-                        if advances {
+                        if at.is_some() {
                             engine.increment_epoch();
                         }
                         true
@@ -108,9 +108,9 @@ impl Drop for Ticking<'_> {
     }
 }
 
-/// Ticks until `advance`, which is told whether there is something to interrupt, says that there
-/// is nobody left.
-fn tick(shared: &Shared, mut advance: impl FnMut(bool) -> bool) {
+/// Ticks until `advance`, which is told when it is a tick, and not only a look, says that there is
+/// nobody left.
+fn tick(shared: &Shared, mut advance: impl FnMut(Option<Instant>) -> bool) {
     let mut last = Instant::now();
     let mut idle = 0;
     loop {
@@ -122,7 +122,7 @@ fn tick(shared: &Shared, mut advance: impl FnMut(bool) -> bool) {
             continue;
         }
         last = Instant::now();
-        if !advance(true) {
+        if !advance(Some(last)) {
             return;
         }
         idle = if shared.guests.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
@@ -133,7 +133,7 @@ fn tick(shared: &Shared, mut advance: impl FnMut(bool) -> bool) {
         shared.resting.store(true, Ordering::SeqCst);
         while shared.guests.load(Ordering::SeqCst) == 0 {
             thread::park_timeout(LOOK);
-            if !advance(false) {
+            if !advance(None) {
                 return;
             }
         }
@@ -153,7 +153,7 @@ mod tests {
         let shared = Arc::new(Shared::default());
         let (tell, told) = mpsc::channel();
         let seen = shared.clone();
-        let ticks = move |advances: bool| !advances || tell.send(Instant::now()).is_ok();
+        let ticks = move |at: Option<Instant>| at.is_none_or(|at| tell.send(at).is_ok());
         let thread = thread::spawn(move || tick(&seen, ticks));
         (Ticker { shared, thread: thread.thread().clone() }, told, thread)
     }

@@ -1,6 +1,6 @@
 //! Turns on the cores, for calls that keep one busy.
 //!
-//! A call that ends within a tick needs none. One that was busy for longer goes
+//! A call that ends before it is interrupted needs none. One that was busy until then goes
 //! on in turns, of which there are as many as cores and one less than threads
 //! for calls, so that those that are not as long need not wait for it.
 //! Between plugins the turns are a tick long and go round, so that none can
@@ -94,7 +94,7 @@ impl Turns {
             }
             spent = spent.saturating_add(took);
             if polled.is_ready() {
-                self.typical.note(spent);
+                self.typical.note(spent, turns > 1);
             }
             if let Some((_, before)) = &mut place {
                 *before = before.saturating_add(took);

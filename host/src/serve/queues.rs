@@ -20,7 +20,8 @@ use crate::message::Delivery;
 use crate::plugins::{Plugins, Threads};
 use crate::telemetry::Telemetry;
 
-/// Requests that are begun before replies are sent: the broker has something to do meanwhile.
+/// Requests that are begun before replies are sent: the broker has something to do meanwhile. All of
+/// them together are begun sooner than the thread counts as overloaded (`plugins/threads.rs`).
 const AT_ONCE: usize = 32;
 
 /// How long giving back may take. A broker that hangs takes nothing.

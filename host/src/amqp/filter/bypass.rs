@@ -74,7 +74,8 @@ struct Channel {
 /// Who gets the frames of a channel.
 #[derive(Debug)]
 enum Taker {
-    /// No more than the prefetch window can wait here.
+    /// No more than the prefetch window can wait here; of one that does not ack, no more than it is
+    /// sent.
     Deliveries(mpsc::UnboundedSender<Delivered>),
     /// One for each publish at most, and one for each that is returned.
     Confirms(mpsc::UnboundedSender<Said>),
