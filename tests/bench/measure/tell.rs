@@ -58,8 +58,9 @@ pub(crate) fn about(machine: &[String], rounds: usize, duration: &str) -> String
     }
     let _infallible = writeln!(
         text,
-        "- {rounds} rounds of {duration} for each, in turns, on one private broker; medians. CPU is in \
-         ms per 1,000 calls."
+        "- {rounds} round{} of {duration} for each, in turns, on one private broker; medians. CPU is \
+         in ms per 1,000 calls.",
+        if rounds == 1 { "" } else { "s" }
     );
     text
 }
