@@ -218,11 +218,10 @@ impl LoadLink {
         let Delivered { properties, data, .. } = delivered;
         let number = filter::bytes(&properties, Property::CorrelationId)
             .and_then(|id| std::str::from_utf8(id).ok())
-            .and_then(|id| id.strip_prefix(&self.prefix)?.parse().ok());
+            .and_then(|id| id.strip_prefix(&self.prefix)?.parse::<u64>().ok());
         if let Some(number) = number {
             // What was answered was written, and all before it.
-            let place: u64 = number;
-            self.answered = self.answered.max(place.saturating_add(1).min(self.begun));
+            self.answered = self.answered.max(number.saturating_add(1).min(self.begun));
         }
         let kind = filter::bytes(&properties, Property::Type)
             .map(|kind| String::from_utf8_lossy(kind).into_owned());
