@@ -454,7 +454,7 @@ impl Sessions<'_> {
         if attempts != 0 && attempt >= attempts {
             return Err(ServeError::Failed(
                 anyhow::Error::from(error)
-                    .context(format!("gave up after {attempt} attempts to connect")),
+                    .context(format!("gave up after attempt {attempt} to connect")),
             ));
         }
         if by_all {

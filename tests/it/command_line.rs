@@ -232,7 +232,7 @@ async fn attempts_to_connect_can_be_bounded() {
     let ran = Serving::start(NOBODY, &["--connect-attempts", "3"]).ended().await;
     ran.ended_with(1);
     let sentence = ran.last_sentence();
-    assert!(sentence.contains("3 attempts") && sentence.contains("127.0.0.1:1"), "{sentence}");
+    assert!(sentence.contains("after attempt 3") && sentence.contains("127.0.0.1:1"), "{sentence}");
     ran.keeps_the_secret();
     assert_eq!(ran.out, "");
 }
