@@ -30,6 +30,10 @@ use super::wire::{
 /// Body bytes that memory is set aside for before they have come: a header may say any number.
 const MOST_AT_ONCE: usize = 1 << 20;
 
+/// Memory for frames that is kept from one write to the next, in bytes: to get it anew from the
+/// system costs more than to fill it.
+pub(super) const KEPT: usize = 4 << 20;
+
 /// The way past lapin, of one connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Bypass(Arc<Shared>);
@@ -179,13 +183,17 @@ impl Bypass {
         out: &mut Vec<u8>,
     ) -> usize {
         let mut state = self.state();
+        // Such as a heartbeat, where nobody else has anything to say.
+        let only_lapin = state.channels.values().all(|channel| channel.out.is_empty());
+        let kept = if only_lapin { 0 } else { KEPT };
+        out.shrink_to(kept);
         for channel in state.channels.values_mut() {
-            if out.is_empty() {
+            if out.is_empty() && !only_lapin {
                 std::mem::swap(out, &mut channel.out);
             } else {
                 out.append(&mut channel.out);
             }
-            channel.out.shrink_to(MOST_AT_ONCE);
+            channel.out.shrink_to(kept);
             channel.taken = channel.put;
         }
         let begin = out.len();

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::bypass::Bypass;
+use super::bypass::{Bypass, KEPT};
 use super::inbound::{Broken, Inbound};
 use super::outbound::Outbound;
 use super::wire::{PROTOCOL_HEADER, PROTOCOL_HEADER_FIRST};
@@ -176,7 +176,7 @@ async fn writing(
         socket.flush().await?;
         bypass.wrote();
         out.clear();
-        out.shrink_to(AT_ONCE);
+        out.shrink_to(KEPT);
         if closed {
             return socket.close().await;
         }

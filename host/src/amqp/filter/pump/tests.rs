@@ -357,6 +357,32 @@ fn what_is_not_written_yet_is_counted() {
     assert_eq!(bypass.unwritten(key), 0);
 }
 
+#[test]
+fn memory_for_frames_is_kept_while_it_is_in_use() {
+    let bypass = Bypass::default();
+    let (key, _told) = bypass.deliveries(1);
+    let put = |bytes| assert!(bypass.write(key, |out| out.resize(out.len() + bytes, 0)));
+    let room = || {
+        let mut room = 0;
+        assert!(bypass.write(key, |out| room = out.capacity()));
+        room
+    };
+    let mut out = Vec::new();
+    let mut write_out = |most| {
+        bypass.write_out(&[], &mut Outbound::default(), &mut out);
+        assert!(out.capacity() <= most, "{} bytes", out.capacity());
+        out.clear();
+    };
+    put(2 * KEPT);
+    write_out(4 * KEPT);
+    put(KEPT / 2);
+    write_out(KEPT);
+    assert_eq!(room(), KEPT, "what was kept of the first");
+    // As at a heartbeat of lapin's.
+    write_out(0);
+    assert_eq!(room(), 0);
+}
+
 #[tokio::test]
 async fn a_publish_is_one_that_lapin_would_have_made() {
     use amq_protocol::frame::{AMQPFrame, parse_frame};
