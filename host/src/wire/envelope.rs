@@ -11,7 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::python::{self, Exception};
-use super::{Call, CallId, contains, jsonrpc, method_name};
+use super::{Call, CallId, contains, first_byte, jsonrpc, method_name};
 use crate::message::{Delivery, EnvelopeReply, ErrorKind, Outcome, Request};
 
 #[derive(Deserialize)]
@@ -32,7 +32,8 @@ struct Inner<'a> {
 /// Whether a body is a JSON object with `request.func`.
 pub(super) fn looks_like(body: &[u8]) -> bool {
     type Members<'a> = BTreeMap<String, &'a RawValue>;
-    contains(body, b"\"func\"")
+    first_byte(body) == Some(b'{')
+        && contains(body, b"\"func\"")
         && serde_json::from_slice::<Members<'_>>(body)
             .ok()
             .and_then(|outer| serde_json::from_str::<Members<'_>>(outer.get("request")?.get()).ok())

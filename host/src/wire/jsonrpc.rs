@@ -31,6 +31,10 @@ type Members<'a> = BTreeMap<String, &'a RawValue>;
 /// Whether a body is a JSON object, or an array that begins with one, with a
 /// member `jsonrpc`; or an object of version 1.1.
 pub(super) fn looks_like(body: &[u8]) -> bool {
+    let begins = first_byte(body);
+    if !matches!(begins, Some(b'{' | b'[')) {
+        return false;
+    }
     if contains(body, b"\"version\"")
         && serde_json::from_slice::<Members<'_>>(body).is_ok_and(|members| is_v1(&members))
     {
@@ -39,7 +43,7 @@ pub(super) fn looks_like(body: &[u8]) -> bool {
     if !contains(body, b"\"jsonrpc\"") {
         return false;
     }
-    let first = match first_byte(body) {
+    let first = match begins {
         Some(b'{') => serde_json::from_slice::<&RawValue>(body).ok(),
         Some(b'[') => serde_json::from_slice::<Vec<&RawValue>>(body)
             .ok()
