@@ -22,6 +22,13 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// where they are received. Moving one to another thread costs about a tenth of it.
 const SHORT: Duration = Duration::from_micros(100);
 
+/// The same in a pile: as long as this thread has so much to do that nobody else has anything, the
+/// broker included, other cores do nothing. A few times what moving a call costs.
+const SHORT_IN_A_PILE: Duration = Duration::from_micros(40);
+
+/// What has waited this long for the thread that receives is in a pile.
+const PILED_UP: Duration = Duration::from_micros(250);
+
 /// What has waited this long for the thread that receives has found it overloaded, and goes to
 /// others: on a machine with many cores they have nothing to do. More than the short calls that
 /// are begun at once (`serve`) can take.
@@ -30,6 +37,8 @@ const BEHIND: Duration = Duration::from_millis(4);
 thread_local! {
     /// Whether what is polled can leave, and if so, whether it wants to.
     static LEAVING: Cell<Option<bool>> = const { Cell::new(None) };
+    /// Whether what is polled, and can leave, has waited in a pile.
+    static IN_A_PILE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The pool. Ends, with what runs there, when it is dropped.
@@ -94,10 +103,10 @@ impl Future for Here {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let overloaded = self.since.take().is_some_and(|since| since.elapsed() >= BEHIND);
+        let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         let Some(mut answering) = self.answering.take() else { return Poll::Ready(()) };
-        if !overloaded {
-            let asking = Asking::begin();
+        if waited < BEHIND {
+            let asking = Asking::begin(waited >= PILED_UP);
             if answering.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
@@ -116,8 +125,9 @@ impl Future for Here {
 struct Asking;
 
 impl Asking {
-    fn begin() -> Self {
+    fn begin(in_a_pile: bool) -> Self {
         LEAVING.set(Some(false));
+        IN_A_PILE.set(in_a_pile);
         Self
     }
 
@@ -129,6 +139,7 @@ impl Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         LEAVING.set(None);
+        IN_A_PILE.set(false);
     }
 }
 
@@ -169,9 +180,10 @@ impl Typical {
     /// How much a call counts: the mean of about so many.
     const WEIGHT: u64 = 8;
 
-    /// Whether the next one is likely to be over soon.
+    /// Whether the next one, which is polled, is likely to be over soon.
     pub(super) fn is_short(&self) -> bool {
-        u128::from(self.0.load(Ordering::Relaxed)) <= SHORT.as_nanos()
+        let most = if IN_A_PILE.get() { SHORT_IN_A_PILE } else { SHORT };
+        u128::from(self.0.load(Ordering::Relaxed)) <= most.as_nanos()
     }
 
     /// How many times the mean a call counts at most that took no turns: its thread may have been
@@ -260,6 +272,24 @@ mod tests {
     #[test]
     fn what_finds_the_thread_overloaded_does_not_wait_for_it() {
         assert_ne!(answered(async { here() }, BEHIND * 2), here());
+    }
+
+    #[test]
+    fn in_a_pile_fewer_calls_are_short() {
+        let typical = Typical::default();
+        typical.note(SHORT / 2, false);
+        let asking = Asking::begin(false);
+        assert!(typical.is_short());
+        drop(asking);
+        let asking = Asking::begin(true);
+        assert!(!typical.is_short());
+        drop(asking);
+        assert!(typical.is_short());
+        let piled = |hold| answered(async { (IN_A_PILE.get(), here()) }, hold);
+        assert_eq!(piled(Duration::ZERO).1, here());
+        let (in_a_pile, whose) = piled(PILED_UP * 2);
+        assert!(in_a_pile || whose != here(), "or it has waited for longer");
+        assert!(!IN_A_PILE.get());
     }
 
     #[test]
