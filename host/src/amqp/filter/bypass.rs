@@ -30,8 +30,8 @@ use super::wire::{
 /// Body bytes that memory is set aside for before they have come: a header may say any number.
 const MOST_AT_ONCE: usize = 1 << 20;
 
-/// Memory for frames that is kept from one write to the next, in bytes: to get it anew from the
-/// system costs more than to fill it.
+/// Memory for frames that a buffer keeps from one write to the next, in bytes: to get it anew from
+/// the system costs more than to fill it. A connection has one such buffer, and each channel.
 pub(super) const KEPT: usize = 4 << 20;
 
 /// The way past lapin, of one connection.
@@ -183,17 +183,20 @@ impl Bypass {
         out: &mut Vec<u8>,
     ) -> usize {
         let mut state = self.state();
-        // Such as a heartbeat, where nobody else has anything to say.
-        let only_lapin = state.channels.values().all(|channel| channel.out.is_empty());
-        let kept = if only_lapin { 0 } else { KEPT };
-        out.shrink_to(kept);
+        // Such as a heartbeat, where nobody else has anything to say. Where lapin has nothing
+        // either, it is only that what woke us was written with what came before.
+        let only_lapin =
+            !lapins.is_empty() && state.channels.values().all(|channel| channel.out.is_empty());
+        if only_lapin {
+            *out = Vec::new();
+        }
         for channel in state.channels.values_mut() {
-            if out.is_empty() && !only_lapin {
+            if out.is_empty() && !channel.out.is_empty() {
                 std::mem::swap(out, &mut channel.out);
             } else {
                 out.append(&mut channel.out);
             }
-            channel.out.shrink_to(kept);
+            channel.out.shrink_to(if only_lapin { 0 } else { KEPT });
             channel.taken = channel.put;
         }
         let begin = out.len();
