@@ -35,7 +35,8 @@ pub(super) fn looks_like(body: &[u8]) -> bool {
     if !matches!(begins, Some(b'{' | b'[')) {
         return false;
     }
-    if contains(body, b"\"version\"")
+    if begins == Some(b'{')
+        && contains(body, b"\"version\"")
         && serde_json::from_slice::<Members<'_>>(body).is_ok_and(|members| is_v1(&members))
     {
         return true;
@@ -43,12 +44,10 @@ pub(super) fn looks_like(body: &[u8]) -> bool {
     if !contains(body, b"\"jsonrpc\"") {
         return false;
     }
-    let first = match begins {
-        Some(b'{') => serde_json::from_slice::<&RawValue>(body).ok(),
-        Some(b'[') => serde_json::from_slice::<Vec<&RawValue>>(body)
-            .ok()
-            .and_then(|items| items.first().copied()),
-        _ => None,
+    let first = if begins == Some(b'[') {
+        serde_json::from_slice::<Vec<&RawValue>>(body).ok().and_then(|items| items.first().copied())
+    } else {
+        serde_json::from_slice::<&RawValue>(body).ok()
     };
     first
         .and_then(|value| serde_json::from_str::<Members<'_>>(value.get()).ok())
