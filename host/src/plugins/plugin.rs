@@ -386,6 +386,8 @@ impl Plugin {
     pub(super) async fn call_as(&self, mut invocation: Invocation<'_>, pass: Pass<'_>) -> Outcome {
         let method = invocation.method.to_owned();
         invocation.facts.speaker = Some(Speaker { limit: self.log.clone(), method });
+        // Before it has an instance, which another call can use while this one is on its way.
+        self.turns.leave_unless_short().await;
         match &self.served {
             Served::Handler(handler, pool) => {
                 self.call_handler(handler, pool.as_ref(), invocation, pass).await

@@ -50,12 +50,15 @@ impl Turns {
         Self { own, typical: Arc::default(), ..self.clone() }
     }
 
-    /// Runs a guest, which yields at every tick. Where requests are received only for
-    /// as long as it is a short one.
-    pub(super) async fn run<F: Future>(&self, run: F) -> F::Output {
+    /// Where requests are received stays only a call that is likely to be short.
+    pub(super) async fn leave_unless_short(&self) {
         if !self.typical.is_short() {
             threads::leave().await;
         }
+    }
+
+    /// Runs a guest, which yields at every tick. One that turns out not to be short leaves as well.
+    pub(super) async fn run<F: Future>(&self, run: F) -> F::Output {
         let mut ticking = self.ticker.ticking();
         let mut run = std::pin::pin!(run);
         let mut woken: Option<Arc<Woken>> = None;
