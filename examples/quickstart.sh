@@ -110,7 +110,7 @@ fi
 
 # --- build ---------------------------------------------------------------------
 
-step 'building the host; the first time takes a few minutes'
+step 'building the host; the first time takes some ten minutes'
 CARGO_TARGET_DIR=target cargo build --release --locked --workspace >&2
 
 directory=$(mktemp -d "${TMPDIR:-/tmp}/rpchost-quickstart-XXXXXX")

@@ -172,8 +172,8 @@ fi
 step "build and tests"
 if [ -n "$quick" ]; then
     # Unit tests by themselves: modules of both have the same names.
-    cargo test --release --locked --workspace --lib --bins -- --skip private_broker --skip broken
-    cargo test --release --locked --workspace --test it -- \
+    cargo --config tests/profile.toml test --release --locked --workspace --lib --bins -- --skip private_broker --skip broken
+    cargo --config tests/profile.toml test --release --locked --workspace --test it -- \
         --skip brokers:: --skip calling:: --skip listing:: --skip clients:: --skip libraries:: --skip frameworks:: --skip dialects:: --skip callers:: --skip listeners:: --skip compile:: \
         --skip hostile:: --skip faults:: --skip refusals:: \
         --skip cluster:: --skip deploy:: --skip quarantine:: --skip parked:: --skip dead_letters:: \
@@ -184,5 +184,5 @@ if [ -n "$quick" ]; then
         --skip commands::languages:: --skip endurance:: --skip the_published_schema_of_openrpc
 else
     # Languages that few write plugins in are left to tests/soak.sh.
-    cargo test --release --locked --workspace -- --skip author::rare::
+    cargo --config tests/profile.toml test --release --locked --workspace -- --skip author::rare::
 fi

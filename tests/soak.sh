@@ -34,7 +34,7 @@ if [ "${1:-}" = storm ]; then
     # Each kind twice in a piece.
     export RPCHOST_TEST_PIECES=$pieces RPCHOST_TEST_FAULTS=2 RPCHOST_TEST_REQUESTS=50000
     # One after the other: each wants the machine for itself.
-    cargo test --release --locked --test it -- --test-threads 1 --nocapture faults::storm::
+    cargo --config tests/profile.toml test --release --locked --test it -- --test-threads 1 --nocapture faults::storm::
     exit
 fi
 
@@ -52,10 +52,10 @@ if [ ! -x target/author-rare/node_modules/.bin/asc ]; then
     mkdir -p target/author-rare
     (cd target/author-rare && npm install --no-audit --no-fund --no-save assemblyscript@0.28.20)
 fi
-cargo test --release --locked --test it -- author::rare::
+cargo --config tests/profile.toml test --release --locked --test it -- author::rare::
 
 printf '\n== ten minutes of random and damaged messages in every dialect\n'
-RPCHOST_TEST_WIRE_SECONDS=600 cargo test --release --locked --test it -- --nocapture \
+RPCHOST_TEST_WIRE_SECONDS=600 cargo --config tests/profile.toml test --release --locked --test it -- --nocapture \
     wire::hostile_bytes
 
 end=$((SECONDS + minutes * 60))
@@ -64,7 +64,7 @@ while [ "$round" = 0 ] || [ "$SECONDS" -lt "$end" ]; do
     round=$((round + 1))
     printf '\n== round %s\n' "$round"
     # One at a time: each is a load of its own.
-    cargo test --release --locked --test it -- --test-threads 1 --nocapture \
+    cargo --config tests/profile.toml test --release --locked --test it -- --test-threads 1 --nocapture \
         endurance:: hostile:: reload::swaps faults::
 done
 echo "soak: $round rounds passed"
