@@ -59,7 +59,7 @@ pub struct Plugin {
     file: Option<Arc<Path>>,
     engine: Engine,
     log: Arc<LogLimit>,
-    turns: Turns,
+    pub(super) turns: Turns,
     about: About,
     served: Served,
     circuit: Circuit,

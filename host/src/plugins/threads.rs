@@ -226,6 +226,12 @@ impl Typical {
         u128::from(self.0.load(Ordering::Relaxed)) <= most.as_nanos()
     }
 
+    /// Takes it for the same as another's until something is known.
+    pub(super) fn begin_like(&self, other: &Self) {
+        let mean = other.0.load(Ordering::Relaxed);
+        let _known = self.0.compare_exchange(u64::MAX, mean, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// How many times the mean a call counts at most that took no turns: its thread may have been
     /// kept from running, which says little about the next.
     const OUTLIER: u64 = 4;
@@ -377,6 +383,15 @@ mod tests {
         assert!(!typical.is_short(), "not known yet");
         typical.note(SHORT / 2, false);
         assert!(typical.is_short());
+        let next = Typical::default();
+        next.begin_like(&Typical::default());
+        assert!(!next.is_short(), "nothing is known of the other");
+        next.begin_like(&typical);
+        assert!(next.is_short());
+        let other = Typical::default();
+        other.note(SHORT * 2, false);
+        next.begin_like(&other);
+        assert!(next.is_short(), "it is known");
         typical.note(Duration::MAX, false);
         assert!(typical.is_short(), "it may have been interrupted");
         for _ in 0..10 {

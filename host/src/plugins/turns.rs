@@ -50,6 +50,12 @@ impl Turns {
         Self { own, typical: Arc::default(), ..self.clone() }
     }
 
+    /// Takes calls to be as long as another version's, until there was one: a version that replaces
+    /// one of short calls does not have all of those leave that are due before its first has ended.
+    pub(super) fn begin_like(&self, before: &Self) {
+        self.typical.begin_like(&before.typical);
+    }
+
     /// Where requests are received stays only a call that is likely to be short.
     pub(super) async fn leave_unless_short(&self) {
         if !self.typical.is_short() {
