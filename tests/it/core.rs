@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rpchost::config::Limits;
 use rpchost::dispatch::{Dispatcher, PublishError, ReplyPolicy, Stopping};
 use rpchost::message::{Delivery, HeaderValue, Reply, Revoked, Settlement};
-use rpchost::plugins::{Engine, Plugins};
+use rpchost::plugins::{Engine, Plugins, Threads};
 use rpchost::telemetry::Telemetry;
 use serde_json::{Value, json};
 
@@ -493,6 +493,31 @@ async fn a_full_line_is_answered_at_once_and_other_plugins_are_not_held_up() {
     assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
     for call in waiting {
         assert_eq!(call.await.unwrap(), "ok");
+    }
+}
+
+/// As a host that starts finds them in its queue.
+#[tokio::test]
+async fn short_calls_that_come_all_at_once_wait_for_each_other() {
+    let hello = guests::guest("hello").wasm;
+    let plugins = [("hello", hello.as_slice(), "max-concurrency = 1"), ("other", &hello, "")];
+    let house = house(&plugins, None);
+    let threads = Threads::start().unwrap();
+    for method in ["hello", "other"].repeat(3) {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        // More than the slots and the line of either.
+        for _ in 0..100 {
+            let (dispatcher, tell) = (house.dispatcher.clone(), tell.clone());
+            threads.answer(async move {
+                let broker = FakeBroker::new();
+                dispatcher.answer(&delivery(Some(method), ""), &broker).await;
+                tell.send(status(&broker.reply())).unwrap();
+            });
+        }
+        drop(tell);
+        while let Some(status) = told.recv().await {
+            assert_eq!(status, "ok", "{method}");
+        }
     }
 }
 

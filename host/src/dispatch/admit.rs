@@ -18,6 +18,10 @@ use crate::plugins::Plugin;
 /// Most lanes kept of plugins that are not served any more.
 const MAX_LANES: usize = 10_000;
 
+/// How long a call waits behind a full line at most, where the line is likely to have moved on by
+/// then. Short calls of one caller come all at once; a refusal costs the caller more than that.
+const BRIEFLY: Duration = Duration::from_millis(100);
+
 /// Why a call did not get a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -66,6 +70,8 @@ struct Pace {
     last: Option<Instant>,
     /// From one call that is done to the next, smoothed, and when that was seen.
     between: Option<(Duration, Instant)>,
+    /// When the line began that waits, or waited last.
+    since: Option<Instant>,
 }
 
 impl Pace {
@@ -89,6 +95,16 @@ impl Pace {
         };
     }
 
+    /// Whether a line of this many is likely to have moved on within [`BRIEFLY`]: it did so lately,
+    /// or has only begun.
+    fn is_quick(&self, waiting: usize, now: Instant) -> bool {
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        let seen = self.between.map(|(_, seen)| seen);
+        let lately = [seen, self.since].into_iter().flatten().max();
+        lately.is_some_and(|then| now.saturating_duration_since(then) <= BRIEFLY)
+            && self.between.is_none_or(|(between, _)| between.saturating_mul(waiting) <= BRIEFLY)
+    }
+
     /// Whether a call with this many before it, waiting or running, is likely to
     /// be done in time. Twice the average is allowed for: the line need only be
     /// long enough that it is never empty. Where all are refused nothing is
@@ -106,13 +122,19 @@ impl Pace {
 pub(super) struct Slot {
     lane: Arc<Lane>,
     done: bool,
-    _own: OwnedSemaphorePermit,
-    _shared: OwnedSemaphorePermit,
+    own: OwnedSemaphorePermit,
+    shared: OwnedSemaphorePermit,
 }
 
 impl Slot {
+    /// Whether there are others for calls of this plugin.
+    pub(super) fn leaves_others(&self) -> bool {
+        let left = |permit: &OwnedSemaphorePermit| permit.semaphore().available_permits() > 0;
+        left(&self.own) && left(&self.shared)
+    }
+
     fn new(lane: Arc<Lane>, own: OwnedSemaphorePermit, shared: OwnedSemaphorePermit) -> Self {
-        Self { lane, done: false, _own: own, _shared: shared }
+        Self { lane, done: false, own, shared }
     }
 
     /// Gives the slot back. A call that ran out of time has freed its slot, and
@@ -169,19 +191,23 @@ impl Slots {
         {
             return Ok(Slot::new(lane, own, shared));
         }
-        // Prefetch is twice the slots. A host with one plugin turns nothing
-        // away; with several, what one of them runs and has in line leaves a
+        // Prefetch is twice the slots. A host with one plugin that has all of them
+        // turns nothing away; else what one runs and has in line leaves a
         // part of the window to the others. Those beyond it are answered at
-        // once, so that nobody's calls have to queue behind them. Out of a queue of
-        // its own comes no more than is prefetched there.
+        // once, so that nobody's calls have to queue behind them, unless the line moves on at
+        // once. Out of a queue of its own comes no more than is prefetched there.
         let ahead = lane.waiting.fetch_add(1, Ordering::Relaxed);
         let _in_line = InLine(&lane.waiting);
-        if ahead >= self.total && line != Line::OwnQueue {
+        let now = Instant::now();
+        if ahead == 0 {
+            lane.pace().since = Some(now);
+        }
+        let beyond = ahead >= self.total && line != Line::OwnQueue;
+        if beyond && !lane.pace().is_quick(ahead, now) {
             return Err(Refused::Full(ahead));
         }
         // A call that would end too late takes the time of one that would not.
         if let Some(deadline) = deadline {
-            let now = Instant::now();
             let left = deadline.saturating_duration_since(now);
             let before = ahead.saturating_add(lane.limit);
             if !lane.pace().in_time(before, now, left) {
@@ -203,11 +229,18 @@ impl Slots {
                 None => std::future::pending().await,
             }
         };
+        let patience = async {
+            match beyond {
+                true => tokio::time::sleep(BRIEFLY).await,
+                false => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = stopping.cancelled() => Err(Refused::Stopping),
             slot = slot => slot,
             () = late => Err(Refused::Late),
+            () = patience => Err(Refused::Full(ahead)),
         }
     }
 
@@ -264,6 +297,26 @@ mod tests {
             pace.left(at(61_000 + nth), true, true);
         }
         assert!(pace.in_time(450, at(61_100), MS * 1_000), "it has become faster");
+    }
+
+    #[test]
+    fn a_full_line_that_moves_on_is_waited_for_and_no_other() {
+        let begun = Instant::now();
+        let at = |us| begun + Duration::from_micros(us);
+        let mut pace = Pace { since: Some(begun), ..Pace::default() };
+        assert!(pace.is_quick(64, begun + BRIEFLY), "it has only begun");
+        assert!(!pace.is_quick(64, begun + BRIEFLY + MS), "it should have moved by then");
+        for nth in 0..100 {
+            pace.left(at(100 * nth), true, true);
+        }
+        assert!(pace.is_quick(64, at(10_000)));
+        assert!(!pace.is_quick(64, at(10_000) + BRIEFLY + MS), "it does not move any more");
+        pace.since = Some(begun + MS * 60_000);
+        assert!(pace.is_quick(64, begun + MS * 60_000), "another has only begun");
+        for nth in 0..100 {
+            pace.left(begun + MS * (60_000 + 10 * nth), true, true);
+        }
+        assert!(!pace.is_quick(64, begun + MS * 60_990), "64 take longer than that");
     }
 
     #[test]

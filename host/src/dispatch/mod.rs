@@ -427,6 +427,9 @@ impl Dispatcher {
                 Err(error) => return unrouted(error),
             },
         };
+        // Before it is noted as one that runs, and before it has an instance, which another can use
+        // while this one is on its way.
+        plugin.leave_unless_short(slot.leaves_others()).await;
         let started = Instant::now();
         let own = started + plugin.timeout();
         let deadline = deadline.at().map_or(own, |asked| asked.min(own));

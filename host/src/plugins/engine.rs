@@ -205,7 +205,8 @@ impl Engine {
     }
 }
 
-fn cores() -> usize {
+/// Cores that this process may use.
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

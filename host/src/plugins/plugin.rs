@@ -360,17 +360,18 @@ impl Plugin {
 
     fn rests(&self, rest: Duration) -> CallError {
         let seconds = rest.as_millis().div_ceil(1000).max(1);
-        CallError::new(
-            ErrorKind::CircuitOpen,
-            format!(
-                "the plugin `{}` keeps failing and rests; try again in {seconds} s",
-                self.id.name
-            ),
-        )
+        let name = &self.id.name;
+        let text = format!("the plugin `{name}` keeps failing and rests; try again in {seconds} s");
+        CallError::new(ErrorKind::CircuitOpen, text)
     }
 
     pub(super) fn circuit(&self) -> &Circuit {
         &self.circuit
+    }
+
+    /// Leaves the thread that receives, unless a call is likely to be short.
+    pub async fn leave_unless_short(&self, slots_left: bool) {
+        self.turns.leave_unless_short(slots_left).await;
     }
 
     /// Runs one call, in a fresh instance or in one that is idle. Never longer than the deadline of
@@ -386,8 +387,6 @@ impl Plugin {
     pub(super) async fn call_as(&self, mut invocation: Invocation<'_>, pass: Pass<'_>) -> Outcome {
         let method = invocation.method.to_owned();
         invocation.facts.speaker = Some(Speaker { limit: self.log.clone(), method });
-        // Before it has an instance, which another call can use while this one is on its way.
-        self.turns.leave_unless_short().await;
         match &self.served {
             Served::Handler(handler, pool) => {
                 self.call_handler(handler, pool.as_ref(), invocation, pass).await

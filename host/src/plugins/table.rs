@@ -162,7 +162,6 @@ impl Table {
         let replaced = self.plugins.remove(&plugin.id().name);
         let before = replaced.and_then(|replaced| {
             replaced.newest.retire(true);
-            plugin.turns.begin_like(&replaced.newest.turns);
             replaced.worth_coming_back_to(now)
         });
         if before.is_some() {

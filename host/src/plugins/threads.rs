@@ -1,9 +1,10 @@
 //! The threads that requests are answered on.
 //!
 //! Short ones are answered on the thread that receives them, one after the other: handing each to
-//! another thread costs more than they do, and their replies and acks would go out one by one. A
-//! request that turns out to take longer leaves for a pool of threads, for good: its future is
-//! moved there between two polls. So the thread that receives is always soon free again.
+//! another thread costs more than they do, or not much less, and their replies and acks would go
+//! out one by one. A request that takes longer, or is not so short and stands in a pile, leaves for
+//! a pool of threads, for good: its future is moved there between two polls. So the thread that
+//! receives is always soon free again.
 //!
 //! Who finds that something takes longer says so with [`leave`]; [`Threads::answer`] does the
 //! moving. Anywhere else, such as on the pool, there is nowhere to go, and `leave` does nothing.
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::engine::cores;
 
 /// How long a plugin's calls may be on average, in time that they keep a core busy, to be run
 /// where they are received. Moving one to another thread costs about a tenth of it.
@@ -98,7 +101,7 @@ impl Threads {
     ///
     /// When the system gives no threads.
     pub fn start() -> anyhow::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = cores();
         let runtime = Builder::new_multi_thread()
             .worker_threads(cores.saturating_add(1))
             .thread_name("call")
@@ -220,16 +223,25 @@ impl Typical {
     /// How much a call counts: the mean of about so many.
     const WEIGHT: u64 = 8;
 
-    /// Whether the next one, which is polled, is likely to be over soon.
-    pub(super) fn is_short(&self) -> bool {
-        let most = if IN_A_PILE.get() { SHORT_IN_A_PILE } else { SHORT };
-        u128::from(self.0.load(Ordering::Relaxed)) <= most.as_nanos()
+    /// Whether the next one, which is polled, is likely to be over soon, or soon enough where none
+    /// `may_move`. Where nothing is known yet it is: all that were due would move otherwise, and
+    /// stand in their plugin's line.
+    pub(super) fn is_short(&self, may_move: bool) -> bool {
+        let most = if may_move && IN_A_PILE.get() { SHORT_IN_A_PILE } else { SHORT };
+        let mean = self.0.load(Ordering::Relaxed);
+        mean == u64::MAX || u128::from(mean) <= most.as_nanos()
     }
 
-    /// Takes it for the same as another's until something is known.
-    pub(super) fn begin_like(&self, other: &Self) {
-        let mean = other.0.load(Ordering::Relaxed);
-        let _known = self.0.compare_exchange(u64::MAX, mean, Ordering::Relaxed, Ordering::Relaxed);
+    /// Notes how long one has taken that goes on, if nothing else is known: those behind it need not
+    /// find out for themselves.
+    pub(super) fn note_so_far(&self, took: Duration) {
+        let took = nanoseconds(took);
+        let _known = self.0.compare_exchange(u64::MAX, took, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget(&self) {
+        self.0.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// How many times the mean a call counts at most that took no turns: its thread may have been
@@ -239,9 +251,11 @@ impl Typical {
     /// Notes how long one has taken, and whether that was in turns. Of two at the same time, one
     /// may not count.
     pub(super) fn note(&self, took: Duration, in_turns: bool) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let took = nanoseconds(took);
         let mean = match self.0.load(Ordering::Relaxed) {
-            u64::MAX => took,
+            u64::MAX if in_turns => took,
+            // The first of all is slower than the next.
+            u64::MAX => took.min(nanoseconds(SHORT)),
             mean => {
                 let outlier = mean.max(1_000).saturating_mul(Self::OUTLIER);
                 let most = if in_turns { u64::MAX } else { outlier };
@@ -250,6 +264,11 @@ impl Typical {
         };
         self.0.store(mean, Ordering::Relaxed);
     }
+}
+
+/// One less than the value that says that nothing is known, at most.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX - 1)
 }
 
 #[cfg(test)]
@@ -325,12 +344,13 @@ mod tests {
         let typical = Typical::default();
         typical.note(SHORT / 2, false);
         let asking = Asking::begin(false);
-        assert!(typical.is_short());
+        assert!(typical.is_short(true));
         drop(asking);
         let asking = Asking::begin(true);
-        assert!(!typical.is_short());
+        assert!(!typical.is_short(true));
+        assert!(typical.is_short(false));
         drop(asking);
-        assert!(typical.is_short());
+        assert!(typical.is_short(true));
         let piled = |hold| answered(async { IN_A_PILE.get().then_some(here()) }, hold);
         // This thread may be interrupted at any time, but not each time.
         assert!((0..100).any(|_| piled(Duration::ZERO).is_none()));
@@ -380,30 +400,40 @@ mod tests {
     #[test]
     fn calls_are_short_by_their_mean() {
         let typical = Typical::default();
-        assert!(!typical.is_short(), "not known yet");
+        assert!(typical.is_short(true), "not known yet");
         typical.note(SHORT / 2, false);
-        assert!(typical.is_short());
-        let next = Typical::default();
-        next.begin_like(&Typical::default());
-        assert!(!next.is_short(), "nothing is known of the other");
-        next.begin_like(&typical);
-        assert!(next.is_short());
-        let other = Typical::default();
-        other.note(SHORT * 2, false);
-        next.begin_like(&other);
-        assert!(next.is_short(), "it is known");
+        assert!(typical.is_short(true));
+        typical.note_so_far(SHORT * 2);
+        assert!(typical.is_short(true), "it is known");
         typical.note(Duration::MAX, false);
-        assert!(typical.is_short(), "it may have been interrupted");
+        assert!(typical.is_short(true), "it may have been interrupted");
         for _ in 0..10 {
             typical.note(SHORT * 20, false);
         }
-        assert!(!typical.is_short());
+        assert!(!typical.is_short(true));
         for _ in 0..100 {
             typical.note(SHORT / 2, false);
         }
-        assert!(typical.is_short());
+        assert!(typical.is_short(true));
         typical.note(SHORT * 20, true);
-        assert!(!typical.is_short(), "it has kept a core busy");
+        assert!(!typical.is_short(true), "it has kept a core busy");
         typical.note(Duration::ZERO, false);
+        typical.forget();
+        assert!(typical.is_short(true));
+    }
+
+    #[test]
+    fn the_first_call_says_little_unless_it_keeps_a_core_busy() {
+        let typical = Typical::default();
+        typical.note(SHORT * 20, false);
+        assert!(typical.is_short(true), "it may be the first that touches its code");
+        typical.note(SHORT * 20, false);
+        assert!(!typical.is_short(true));
+        let typical = Typical::default();
+        typical.note_so_far(SHORT * 20);
+        assert!(!typical.is_short(true), "it goes on");
+        let typical = Typical::default();
+        typical.note(Duration::MAX, true);
+        assert!(!typical.is_short(true));
     }
 }

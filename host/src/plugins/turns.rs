@@ -50,17 +50,17 @@ impl Turns {
         Self { own, typical: Arc::default(), ..self.clone() }
     }
 
-    /// Takes calls to be as long as another version's, until there was one: a version that replaces
-    /// one of short calls does not have all of those leave that are due before its first has ended.
-    pub(super) fn begin_like(&self, before: &Self) {
-        self.typical.begin_like(&before.typical);
-    }
-
-    /// Where requests are received stays only a call that is likely to be short.
-    pub(super) async fn leave_unless_short(&self) {
-        if !self.typical.is_short() {
+    /// Where requests are received stays only a call that is likely to be short. With the last slot
+    /// (`slots_left` is false) it does so in a pile, too: those behind it would wait for it.
+    pub(super) async fn leave_unless_short(&self, slots_left: bool) {
+        if !self.typical.is_short(slots_left) {
             threads::leave().await;
         }
+    }
+
+    /// Forgets how long calls take.
+    pub(super) fn forget(&self) {
+        self.typical.forget();
     }
 
     /// Runs a guest, which yields at every tick. One that turns out not to be short leaves as well.
@@ -76,6 +76,7 @@ impl Turns {
         std::future::poll_fn(|context| {
             // The first time it may have been another program that kept the core busy.
             if turns > 1 && threads::must_leave() {
+                self.typical.note_so_far(spent);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
