@@ -58,7 +58,7 @@ for guest in echo fib; do
         --manifest-path "examples/$guest-rust/Cargo.toml"
     cp "target/guests-build/wasm32-wasip2/release/$guest.wasm" "target/guests/$guest.wasm"
 done
-# Together with the examples, so that wasmtime is built once, as tests/run.sh has it.
+# Together with the examples, so that wasmtime is built once.
 cargo build --release --locked --workspace --bins --examples
 
 step "measuring"
