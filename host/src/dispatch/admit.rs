@@ -194,8 +194,8 @@ impl Slots {
         // Prefetch is twice the slots. A host with one plugin that has all of them
         // turns nothing away; else what one runs and has in line leaves a
         // part of the window to the others. Those beyond it are answered at
-        // once, so that nobody's calls have to queue behind them, unless the line moves on at
-        // once. Out of a queue of its own comes no more than is prefetched there.
+        // once, so that nobody's calls have to queue behind them, unless the line is likely to
+        // move on. Out of a queue of its own comes no more than is prefetched there.
         let ahead = lane.waiting.fetch_add(1, Ordering::Relaxed);
         let _in_line = InLine(&lane.waiting);
         let now = Instant::now();
