@@ -4,6 +4,7 @@
 //! have the right types, so a call never finds out.
 
 use std::path::Path;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -418,20 +419,19 @@ impl Plugin {
         };
         let mut leased = self.lease(pool, invocation.facts, self.max_body);
         let mut stage = Stage::Starting;
-        let ended = self
-            .bounded(deadline, async {
-                if leased.exports.is_none() {
-                    let started = handler.instantiate_async(&mut leased.store).await?;
-                    leased.started(started);
-                }
-                stage = Stage::Running;
-                let Leased { store, exports: Some(exports), .. } = &mut leased else {
-                    wasmtime::bail!("the instance is gone");
-                };
-                let handler = exports.rpchost_rpc_handler();
-                handler.call_handle(store, invocation.method, message).await
-            })
-            .await;
+        let run = async {
+            if leased.exports.is_none() {
+                let started = handler.instantiate_async(&mut leased.store).await?;
+                leased.started(started);
+            }
+            stage = Stage::Running;
+            let Leased { store, exports: Some(exports), .. } = &mut leased else {
+                wasmtime::bail!("the instance is gone");
+            };
+            let handler = exports.rpchost_rpc_handler();
+            handler.call_handle(store, invocation.method, message).await
+        };
+        let ended = self.bounded(deadline, pin!(run)).await;
         let returned = self.ended(invocation.method, ended, stage, leased.store.data(), pass)?;
         give_back(pool, leased);
         match returned {
@@ -458,7 +458,7 @@ impl Plugin {
         let mut leased = self.lease(pool, invocation.facts, transfer);
         let mut stage = Stage::Starting;
         let ended =
-            self.bounded(deadline, typed.call(method, values, &mut leased, &mut stage)).await;
+            self.bounded(deadline, pin!(typed.call(method, values, &mut leased, &mut stage))).await;
         let returned = self.ended(invocation.method, ended, stage, leased.store.data(), pass)?;
         give_back(pool, leased);
         method.answer(&returned, self.max_body, MAX_ERROR_DATA)
@@ -476,7 +476,7 @@ impl Plugin {
         let transfer = command.transfer(self.memory, self.max_body);
         let mut store = store::with_guest(&self.engine, guest, deadline, self.memory, transfer);
         let mut stage = Stage::Starting;
-        let ended = self.bounded(deadline, command.run(&mut store, &mut stage)).await;
+        let ended = self.bounded(deadline, pin!(command.run(&mut store, &mut stage))).await;
         let state = store.data();
         // Who wrote too much was trapped for it, which says nothing about the rest.
         let Some(output) = state.guest.take_output() else {
@@ -498,12 +498,12 @@ impl Plugin {
         }
     }
 
-    /// Runs a guest in turns with others, up to its deadline. `None` if it had
-    /// to be dropped.
+    /// Runs a guest in turns with others, up to its deadline. `None` if it is to be dropped then.
+    /// It is pinned already: who takes a future by value has room for it twice.
     async fn bounded<T>(
         &self,
         deadline: Instant,
-        run: impl Future<Output = wasmtime::Result<T>>,
+        run: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
     ) -> Option<wasmtime::Result<T>> {
         let run = self.turns.run(run);
         tokio::time::timeout_at((deadline + GRACE).into(), run).await.ok()
