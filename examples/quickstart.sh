@@ -86,7 +86,8 @@ has_rabbitmq() {
 }
 
 command -v cargo >/dev/null || fail 'needs Rust; see https://rustup.rs'
-command -v cc >/dev/null || fail 'needs a C compiler; run: sudo apt-get install gcc libc6-dev'
+{ command -v cc && command -v make; } >/dev/null ||
+    fail 'needs a C compiler and make; run: sudo apt-get install gcc libc6-dev make'
 
 if ! has_rabbitmq; then
     command -v apt-get >/dev/null || fail 'needs RabbitMQ, which need not run; install it first'

@@ -17,7 +17,7 @@ esac
 . tests/packages.sh
 
 needs() {
-    need 'command -v cc' gcc libc6-dev
+    need 'command -v cc && command -v make' gcc libc6-dev make
     [ -z "$quick" ] || return 0
     # Its wrapper is in /usr/sbin, which is not in everybody's PATH.
     need 'command -v rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]' rabbitmq-server

@@ -3,7 +3,7 @@
 # builds what that needs, and writes a table and pictures below target/bench/.
 # For figures that mean anything, nothing else should run on the machine.
 #
-#   tests/bench/run.sh [--scaling] [--rounds 5] [--duration 5s] [--only CASE]… [--peer PEER]…
+#   tests/bench/run.sh [--scaling] [--rounds 12] [--duration 1500ms] [--only CASE]… [--peer PEER]…
 #
 # With --scaling: the host and lapin-batch, with more of one thing after another.
 # Cases: echo one rate large fib quorum. Peers: rpchost rpchost-reuse lapin
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 . tests/packages.sh
 
 needs() {
-    need 'command -v cc' gcc libc6-dev
+    need 'command -v cc && command -v make' gcc libc6-dev make
     need 'command -v rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]' rabbitmq-server
     need 'python3 -c "import ensurepip, venv"' python3 python3-venv
     need 'command -v node' nodejs

@@ -149,7 +149,7 @@ fn a_bomb_meets_the_limits_of_its_helper() {
     let hello = guests::guest("hello").wasm;
     let budget = Budget::default();
     for (budget, wasm, said) in [
-        (Budget { memory: 200 << 20, ..budget }, &heavy, "takes more than 200.0 MiB of memory"),
+        (Budget { memory: 320 << 20, ..budget }, &heavy, "takes more than 320.0 MiB of memory"),
         (Budget { cpu: 1, ..budget }, &heavy, "takes more than 1 s of processor time"),
         (Budget { wall: Duration::from_millis(300), ..budget }, &heavy, "not done after 300ms"),
         (Budget { output: 1024, ..budget }, &hello, "native code has more than 1.0 KiB"),

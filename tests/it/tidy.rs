@@ -76,7 +76,7 @@ const DOORS: [(&str, &[&str]); 20] = [
 ];
 
 /// Where a library may be named: paths below `host/src`.
-const OWNERS: [(&str, &[&str]); 25] = [
+const OWNERS: [(&str, &[&str]); 26] = [
     ("wasmtime", &["plugins/", "capabilities/"]),
     ("wasmtime_wasi", &["plugins/", "capabilities/"]),
     ("wit_component", &["plugins/core_module.rs", "author/wit.rs"]),
@@ -112,6 +112,7 @@ const OWNERS: [(&str, &[&str]); 25] = [
     ("indicatif", &["cli/"]),
     ("plotters", &["bench/plot.rs"]),
     ("prometheus", &["telemetry.rs", "telemetry/"]),
+    ("tikv_jemallocator", &["main.rs"]),
     ("toml", &["config/"]),
     ("ureq", &["amqp/management.rs"]),
 ];

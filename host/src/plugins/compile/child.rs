@@ -1,8 +1,8 @@
 //! The helper's side: a process that compiles one plugin and ends.
 //!
 //! It is this executable, started by a host with a subcommand of its own. It
-//! has no environment, none of the host's descriptors but three pipes, and
-//! limits that hold before it has read a byte.
+//! has no environment but a setting of its allocator, none of the host's
+//! descriptors but three pipes, and limits that hold before it has read a byte.
 
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};

@@ -61,6 +61,10 @@ impl Default for Budget {
     }
 }
 
+/// A setting of the allocator, for a process whose address space is limited: what it does not use
+/// any more is not kept, which would be a fifth of it.
+pub(in crate::plugins) const THRIFTY: (&str, &str) = ("_RJEM_MALLOC_CONF", "retain:false");
+
 /// Starts helpers.
 #[derive(Debug, Clone)]
 pub struct Helper {
@@ -118,6 +122,7 @@ impl Helper {
             .args(source.wit.map(|wit| format!("--wit-bytes={}", wit.len())))
             // A variable may hold the broker's password.
             .env_clear()
+            .envs([THRIFTY])
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

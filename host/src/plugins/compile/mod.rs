@@ -20,8 +20,8 @@ use wasmtime::component::Component;
 use cache::{Cache, Found};
 pub use child::Confined;
 pub(super) use child::limit as confine;
-pub(super) use helper::Passing;
 pub use helper::{Budget, COMPILE_COMMAND, Helper, INVALID, UNABLE};
+pub(super) use helper::{Passing, THRIFTY};
 
 use super::core_module::{self, Prepared, Source};
 use super::engine::Concurrency;

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 use super::{Line, dwarf};
-use crate::plugins::compile::{Helper, confine};
+use crate::plugins::compile::{Helper, THRIFTY, confine};
 use crate::plugins::stack::Place;
 
 /// The subcommand that makes this executable such a process.
@@ -81,6 +81,7 @@ fn talk(helper: &Helper, wasm: &[u8], places: &[Place]) -> anyhow::Result<Vec<Ve
             .args(places.iter().map(Place::to_string))
             // A variable may hold the broker's password.
             .env_clear()
+            .envs([THRIFTY])
             .current_dir("/")
             .stdin(Stdio::from(file))
             .stdout(Stdio::piped())
