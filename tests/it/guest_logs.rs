@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lapin::BasicProperties;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::host::{Host, Options};
@@ -128,4 +129,30 @@ async fn a_flood_is_cut_counted_and_said_once() {
     assert!(endless.contains("more bytes)") && endless.len() < 5_000, "{} bytes", endless.len());
     let dropped = host.metric("rpchost_guest_log_lines_dropped_total{plugin=\"misbehave\"}");
     assert!(dropped > 1_000_000.0, "{dropped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_log_nobody_takes_serves_and_stops_as_ever() {
+    let broker = broker::shared().await;
+    let queue = unique("unheard");
+    let options = Options::new(&broker.amqp_url(), &queue).unheard();
+    let (guest, hello) = (guests::built("misbehave"), guests::guest("hello").wasm);
+    let mut host = Host::start(&options, &[("misbehave", &guest)]);
+    let connection = broker::connect(&broker.amqp_url()).await;
+    let channel = connection.create_channel().await.unwrap();
+    for _ in 0..3 {
+        let asked = BasicProperties::default().with_type("misbehave.log-injection".into());
+        let reply = ledger::call(&channel, &queue, asked, b"").await;
+        assert_eq!(ledger::header(&reply, "rpchost-status").as_deref(), Some("ok"));
+    }
+    // The host has something to say itself.
+    host.put("hello", &hello);
+    until("the new plugin", Duration::from_secs(10), || async {
+        let asked = BasicProperties::default().with_type("hello".into());
+        ledger::call(&channel, &queue, asked, b"").await.data == b"hello"
+    })
+    .await;
+    assert_eq!(host.metric("rpchost_panics_total"), 0.0);
+    host.signal(Signal::TERM);
+    assert_eq!(host.ended(Duration::from_secs(20)).await.code(), Some(0));
 }

@@ -95,6 +95,8 @@ pub(super) fn start_logging(log: &LogConfig) {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Said on standard error too: where nobody takes it, that is a panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // Not as directives: a more exact one of the operator's would win.
     let discreet = filter_fn(is_discreet);

@@ -57,6 +57,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Where the state directory is that nobody named.
     pub xdg_state: Option<PathBuf>,
+    /// Whether its standard error leads nowhere once it is ready.
+    pub unheard: bool,
 }
 
 impl Options {
@@ -69,6 +71,7 @@ impl Options {
             args: Vec::new(),
             state: None,
             xdg_state: None,
+            unheard: false,
         }
     }
 
@@ -86,6 +89,12 @@ impl Options {
     /// The state directory that hosts share who were told nothing.
     pub fn shared_state(mut self, xdg_state: &Path) -> Self {
         self.xdg_state = Some(xdg_state.to_owned());
+        self
+    }
+
+    /// Nobody takes its log once it is ready.
+    pub fn unheard(mut self) -> Self {
+        self.unheard = true;
         self
     }
 
@@ -149,7 +158,7 @@ impl Host {
             .args(&options.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(if options.unheard { Stdio::piped() } else { log.into() })
             .spawn()
             .expect("the host");
         let stdout = child.stdout.take().expect("its stdout");
@@ -167,6 +176,7 @@ impl Host {
             Ok(ready) => host.ready = ready,
             Err(error) => panic!("no ready line: {error}\n{}", host.log()),
         }
+        drop(host.child.stderr.take());
         host
     }
 
