@@ -27,6 +27,10 @@ const LINES_PER_SECOND: u32 = 100;
 /// Lines that a plugin may be ahead: what a burst of calls says is there whole.
 const BURST: u32 = 1_000;
 
+/// Lines that are looked at of what is written at once: ten times a burst. The rest is only
+/// counted, so that no text keeps a core busy for long, where no time limit of a call reaches.
+pub(super) const MOST_AT_ONCE: usize = 10_000;
+
 /// How often a plugin that writes too much is complained about.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
@@ -162,9 +166,26 @@ impl GuestLog {
         true
     }
 
+    /// Writes each line of a text, until one is dropped: those behind it are too much as well.
+    pub(super) fn lines(&self, level: Level, source: &str, text: &str) {
+        let mut rest = text;
+        for _ in 0..MOST_AT_ONCE {
+            let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+            rest = after;
+            if !self.line(level, source, line.strip_suffix('\r').unwrap_or(line), 0) {
+                break;
+            }
+            if rest.is_empty() {
+                return;
+            }
+        }
+        let unfinished = u64::from(!rest.is_empty() && !rest.ends_with('\n'));
+        self.drop_lines(ends(rest.as_bytes()).saturating_add(unfinished));
+    }
+
     /// Counts lines that came with one that was dropped.
     pub(super) fn drop_lines(&self, lines: u64) {
-        if let Some(speaker) = &self.facts.speaker {
+        if let Some(speaker) = self.facts.speaker.as_ref().filter(|_| lines > 0) {
             speaker.limit.drop_lines(lines);
         }
     }
@@ -184,6 +205,11 @@ impl GuestLog {
             traceparent = property("traceparent").as_deref(),
         )
     }
+}
+
+/// How many lines end in a text.
+pub(super) fn ends(text: &[u8]) -> u64 {
+    text.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 /// A guest's text as a terminal may show it: at most `limit` bytes, and with
@@ -246,5 +272,30 @@ mod tests {
             5_000 - admitted
         );
         assert!(telemetry.scrape().unwrap().contains(&dropped), "{dropped}");
+    }
+
+    #[test]
+    fn of_what_is_written_at_once_the_rest_is_counted() {
+        let lines = 20 * MOST_AT_ONCE;
+        let text = |line: &str| line.repeat(lines);
+        // With an end and without one, and lines of nothing behind which there are others.
+        for (text, least) in [
+            (text("a\n"), lines - 2 * BURST as usize),
+            (text("\na"), lines - 2 * BURST as usize),
+            (text("\n") + &text("a\n"), lines - MOST_AT_ONCE),
+        ] {
+            let telemetry = Telemetry::new().unwrap();
+            let limit = Arc::new(LogLimit::new("loud".into(), telemetry.clone()));
+            let speaker = Speaker { limit, method: "loud".to_owned() };
+            let log = GuestLog::new(CallFacts { speaker: Some(speaker), ..CallFacts::none() });
+            log.lines(Level::INFO, "log", &text);
+            let scraped = telemetry.scrape().unwrap();
+            let dropped = scraped.lines().find_map(|line| {
+                line.strip_prefix("rpchost_guest_log_lines_dropped_total{plugin=\"loud\"} ")
+            });
+            let dropped: usize = dropped.expect("the metric").parse().unwrap();
+            let written = text.matches('\n').count() + 1 - dropped;
+            assert!(dropped >= least && written >= BURST as usize, "{dropped} of {lines}");
+        }
     }
 }

@@ -118,9 +118,7 @@ impl GuestState {
     fn write_log(&self, level: Level, context: &str, message: &str) {
         if self.log.is_on(level) {
             let context = if context.is_empty() { "log" } else { context };
-            for line in message.lines() {
-                let _counted_if_dropped = self.log.line(level, context, line, 0);
-            }
+            self.log.lines(level, context, message);
         }
     }
 }

@@ -14,7 +14,7 @@ use tracing::Level;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use super::guest_log::{GuestLog, MAX_LINE};
+use super::guest_log::{GuestLog, MAX_LINE, MOST_AT_ONCE, ends};
 
 /// Most bytes that a guest may write at once; as the default of WASI hosts.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -91,16 +91,17 @@ impl Stream {
             return;
         }
         let mut rest = bytes;
+        let mut looked_at = 0;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end);
             self.append(line);
             rest = after.get(1..).unwrap_or_default();
-            if !self.end_line() {
+            looked_at += 1;
+            if !self.end_line() || looked_at == MOST_AT_ONCE {
                 // What comes in the same breath is too much as well.
-                let more = rest.iter().filter(|byte| **byte == b'\n').count();
+                self.log.drop_lines(ends(rest));
                 let last = rest.iter().rposition(|byte| *byte == b'\n');
                 rest = rest.get(last.map_or(0, |at| at.saturating_add(1))..).unwrap_or_default();
-                self.log.drop_lines(more as u64);
             }
         }
         self.append(rest);
