@@ -286,9 +286,13 @@ impl Circuit {
         }
     }
 
-    /// Whether it is worth coming back to.
-    pub(super) fn is_healthy(&self, now: Instant) -> bool {
-        lock(&self.breaker).is_healthy(now)
+    /// Makes it the version that is come back to. Returns whether it is worth that. If so, its
+    /// trial is over: there is none that could come back in its place.
+    pub(super) fn stand_by(&self, now: Instant) -> bool {
+        let mut breaker = lock(&self.breaker);
+        let is_healthy = breaker.is_healthy(now);
+        breaker.on_trial &= !is_healthy;
+        is_healthy
     }
 
     /// Whether a call has ever gone well.
@@ -481,6 +485,21 @@ mod tests {
         breaker.on_trial = false;
         let turn = calls(&mut breaker, &mut now, of(FAILED, FAILURES));
         assert!(matches!(turn, Some(Turn::Opened { .. })), "{turn:?}");
+    }
+
+    #[test]
+    fn a_version_that_others_come_back_to_is_on_trial_no_more() {
+        let circuit = Circuit::new();
+        circuit.put_on_trial();
+        let call = || circuit.enter(Instant::now(), false).expect("let through");
+        call().ended_by(ErrorKind::Trap);
+        assert!(!circuit.stand_by(Instant::now()), "it is not worth it");
+        (0..TRIAL_FAILURES).for_each(|_| call().returned());
+        assert!(circuit.stand_by(Instant::now()));
+        let others: Vec<_> = (0..FAILURES).map(|_| call()).collect();
+        others.into_iter().for_each(|call| call.ended_by(ErrorKind::Trap));
+        assert!(!circuit.is_condemned());
+        assert!(matches!(circuit.news(), Some(Turn::Opened { .. })), "it rests as any other");
     }
 
     #[test]

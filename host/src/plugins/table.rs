@@ -65,7 +65,7 @@ impl Served {
     fn worth_coming_back_to(self, now: Instant) -> Option<Arc<Plugin>> {
         let circuit = self.newest.circuit();
         let is_known = circuit.is_proven() || self.before.is_none();
-        if is_known && circuit.is_healthy(now) { Some(self.newest) } else { self.before }
+        if is_known && circuit.stand_by(now) { Some(self.newest) } else { self.before }
     }
 }
 
