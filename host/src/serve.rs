@@ -82,6 +82,7 @@ pub struct Host {
     config: Config,
     telemetry: Telemetry,
     plugins: Plugins,
+    threads: Arc<Threads>,
     reloader: Reloader,
     admin: Option<Admin>,
     /// Locked for as long as the host is there.
@@ -177,8 +178,9 @@ impl Host {
             telemetry.clone(),
         )
         .map_err(ServeError::Failed)?;
+        let threads = Arc::new(Threads::start().map_err(ServeError::Failed)?);
         let tests = match role {
-            Role::Host => Some(SelfTests::new(state.as_ref()).map_err(ServeError::Failed)?),
+            Role::Host => Some(SelfTests::new(&threads, state.as_ref())),
             // It is there for one request, which need not wait for the tests of all plugins.
             Role::Lane => None,
         };
@@ -189,6 +191,7 @@ impl Host {
             config,
             telemetry,
             plugins,
+            threads,
             reloader,
             admin,
             state,
@@ -221,6 +224,7 @@ impl Host {
             config,
             telemetry,
             plugins,
+            threads,
             reloader,
             admin,
             state: _state,
@@ -240,7 +244,6 @@ impl Host {
                 }
             });
         }
-        let threads = Arc::new(Threads::start().map_err(ServeError::Failed)?);
         threads.spawn(reloader.run(background.clone()));
 
         let stopping = Stopping::default();

@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -138,6 +139,7 @@ impl Reloader {
         plugins: Plugins,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
+        let runtime = Handle::try_current().context("plugins are tested on a runtime")?;
         Ok(Self {
             loaders: Loaders::start(directory.clone(), engine, limits)?,
             tickets: 0,
@@ -150,7 +152,7 @@ impl Reloader {
             files: BTreeMap::new(),
             misnamed: BTreeSet::new(),
             condemned: Condemned::default(),
-            tests: Some(Arc::new(SelfTests::new(None)?)),
+            tests: Some(Arc::new(SelfTests::on(runtime, None))),
             trouble: None,
         })
     }

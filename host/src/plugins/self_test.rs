@@ -1,9 +1,10 @@
 //! Before a version serves it must pass the cases that its file brings.
 //!
-//! They are calls like any other, on the runtime that serves calls: whoever loads files has the
-//! lowest priority, and a guest that runs with it would fail by the clock, and keep turns that
-//! others wait for. What kills the process there would kill the host at every start, so each test
-//! leaves a mark in the state directory for as long as it runs. What cases are is not known here.
+//! They are calls like any other, on the threads for calls that are not short: whoever loads files
+//! has the lowest priority, and a guest that runs with it would fail by the clock, and keep turns
+//! that others wait for. What kills the process there would kill the host at every start, so each
+//! test leaves a mark in the state directory for as long as it runs. What cases are is not known
+//! here.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -16,7 +17,7 @@ use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::compile::Passing;
-use super::{Plugin, cases};
+use super::{Plugin, Threads, cases};
 use crate::state_dir::StateDir;
 
 /// Longest that all cases of a version may take together before it serves. A plugin that needs
@@ -42,13 +43,14 @@ pub struct SelfTests {
 }
 
 impl SelfTests {
-    /// Tests on the runtime that this is called from, with marks in `state`. A directory that
-    /// cannot be used costs a warning.
-    ///
-    /// # Errors
-    ///
-    /// Outside of a runtime.
-    pub fn new(state: Option<&StateDir>) -> anyhow::Result<Self> {
+    /// Tests on the threads for calls, with marks in `state`. A directory that cannot be used costs
+    /// a warning.
+    pub fn new(threads: &Threads, state: Option<&StateDir>) -> Self {
+        Self::on(threads.handle(), state)
+    }
+
+    /// The same, on any runtime.
+    pub(super) fn on(runtime: Handle, state: Option<&StateDir>) -> Self {
         let marks = state.and_then(|state| match Marks::open(state) {
             Ok(marks) => Some(marks),
             Err(error) => {
@@ -59,8 +61,7 @@ impl SelfTests {
                 None
             }
         });
-        let runtime = Handle::try_current().context("plugins are tested on a runtime")?;
-        Ok(Self { runtime, marks })
+        Self { runtime, marks }
     }
 
     /// Has a version pass the cases that its file brings. Blocks; not for async threads.

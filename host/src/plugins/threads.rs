@@ -123,6 +123,11 @@ impl Threads {
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.pool.handle.spawn(work);
     }
+
+    /// The same, for those who have work later.
+    pub(super) fn handle(&self) -> Handle {
+        self.pool.handle.clone()
+    }
 }
 
 impl Drop for Threads {
