@@ -98,11 +98,12 @@ impl Turns {
             };
             drop(turn);
             let took = begun.elapsed();
-            if polled.is_pending() && (turns > 0 || took >= TICK / 2) {
+            spent = spent.saturating_add(took);
+            // Also one that is never interrupted, because it yields before, again and again.
+            if polled.is_pending() && (turns > 0 || spent >= TICK / 2) {
                 turns = turns.saturating_add(1);
                 ticking.is_busy();
             }
-            spent = spent.saturating_add(took);
             if polled.is_ready() {
                 self.typical.note(spent, turns > 1);
             }
@@ -207,6 +208,24 @@ mod tests {
             () = ends => true,
         };
         assert!(ended);
+    }
+
+    #[tokio::test]
+    async fn one_that_yields_before_it_is_interrupted_takes_turns_too() {
+        let turns = turns();
+        let _none_left = turns.shared.clone().acquire_owned().await.unwrap();
+        let mut done = 0;
+        let pieces = turns.run(async {
+            loop {
+                let begun = Instant::now();
+                while begun.elapsed() < TICK / 10 {}
+                done += 1;
+                yields().await;
+            }
+        });
+        let stood = tokio::time::timeout(50 * TICK, pieces).await;
+        assert!(stood.is_err());
+        assert!(done <= 6, "{done} pieces without a turn");
     }
 
     #[tokio::test]
