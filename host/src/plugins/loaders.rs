@@ -58,8 +58,10 @@ pub(super) struct Done {
 pub(super) enum Outcome {
     /// It is being written.
     Changing,
-    /// It could not be read.
+    /// It could not be read, for a reason of its own.
     Unreadable(String),
+    /// It could not be read, for the system's reasons, which may pass.
+    OutOfReach(String),
     /// It was read.
     Read(Box<Read>),
 }
@@ -179,6 +181,9 @@ impl Source {
         let contents = match scan::read(&self.directory, name) {
             Ok(Some(contents)) => contents,
             Ok(None) => return Outcome::Changing,
+            Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+                return Outcome::OutOfReach(format!("{error:#}"));
+            }
             Err(error) => return Outcome::Unreadable(format!("{error:#}")),
         };
         let signature = contents.signature.clone();

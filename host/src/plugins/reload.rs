@@ -90,9 +90,10 @@ type Identity = (PathBuf, u64, u64);
 pub struct RescanHandle(Bell);
 
 impl RescanHandle {
-    /// Has every changed file taken at once.
+    /// Has every changed file taken at once, and what failed for a reason that may have passed
+    /// tried again.
     pub fn rescan(&self) {
-        self.0.ring_for_all();
+        self.0.ask();
     }
 }
 
@@ -291,7 +292,9 @@ impl Reloader {
         if is_back {
             self.plugins.set_leaving(&name, false);
         }
-        let named = hints.is_named(&name);
+        // What may end better now, or was of no version at all.
+        let asked = hints.asked && file.tried.is_none();
+        let named = asked || hints.is_named(&name);
         if file.seen != found.state {
             file.seen = found.state;
             file.since = now;
@@ -376,6 +379,14 @@ impl Reloader {
                 file.tried = None;
                 self.report(&name, Cause::Invalid, reason);
                 return None;
+            }
+            Outcome::OutOfReach(reason) => {
+                file.settled = false;
+                file.tried = None;
+                let rests = Instant::now() + REST;
+                file.rests = Some(rests);
+                self.report(&name, Cause::Invalid, reason);
+                return Some(rests);
             }
             Outcome::Read(read) => {
                 let Read { signature, version, tried } = *read;

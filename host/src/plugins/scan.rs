@@ -155,10 +155,7 @@ fn signature(root: &Path, stem: &str) -> anyhow::Result<Signature> {
 
 /// Follows links, but not out of the directory.
 fn resolve(root: &Path, file_name: &str) -> anyhow::Result<PathBuf> {
-    let path = root
-        .join(file_name)
-        .canonicalize()
-        .map_err(|error| anyhow::anyhow!("it cannot be opened: {error}"))?;
+    let path = root.join(file_name).canonicalize().context("it cannot be opened")?;
     if !path.starts_with(root) {
         bail!("it is a link that leads out of the plugin directory");
     }
@@ -261,7 +258,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
-        .map_err(|error| anyhow::anyhow!("it cannot be opened: {error}"))?;
+        .context("it cannot be opened")?;
     let metadata = file.metadata().context("it cannot be looked at")?;
     if !metadata.is_file() {
         bail!("it is not a regular file");
@@ -271,7 +268,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
-    read.map_err(|error| anyhow::anyhow!("it cannot be read: {error}"))?;
+    read.context("it cannot be read")?;
     if bytes.len() as u64 > limit {
         bail!("it has more than {limit} bytes");
     }

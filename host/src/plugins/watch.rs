@@ -24,6 +24,8 @@ pub(super) struct Hints {
     pub(super) complete: BTreeSet<String>,
     /// Everything is surely complete, or it is not known what is.
     pub(super) all: bool,
+    /// Somebody has asked for a look.
+    pub(super) asked: bool,
 }
 
 impl Hints {
@@ -57,6 +59,12 @@ impl Bell {
     pub(super) fn ring_for_all(&self) {
         self.hints().all = true;
         self.0.1.notify_one();
+    }
+
+    /// The same, because somebody wants it.
+    pub(super) fn ask(&self) {
+        self.hints().asked = true;
+        self.ring_for_all();
     }
 
     fn ring(&self, complete: Option<String>) {
