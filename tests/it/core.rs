@@ -521,6 +521,29 @@ async fn short_calls_that_come_all_at_once_wait_for_each_other() {
     }
 }
 
+#[tokio::test]
+async fn what_could_begin_after_its_deadline_only_is_not_run() {
+    let house = wat(&["loop"]);
+    // From here on it is known to take long, and is run elsewhere.
+    assert_eq!(house.call("loop", "").await.0, "timeout");
+    let threads = Threads::start().unwrap();
+    // All of that is busy.
+    for _ in 0..64 {
+        threads.spawn(async { std::thread::sleep(Duration::from_millis(100)) });
+    }
+    let mut asked = delivery(Some("loop"), "");
+    asked.properties.headers =
+        vec![("rpc-timeout-ms".to_owned(), HeaderValue::Text("50".to_owned()))];
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let dispatcher = house.dispatcher.clone();
+    threads.answer(async move {
+        let broker = FakeBroker::new();
+        dispatcher.answer(&asked, &broker).await;
+        tell.send(status(&broker.reply())).unwrap();
+    });
+    assert_eq!(told.await.unwrap(), "deadline-exceeded");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_plugin_leaves_slots_to_the_others() {
     let looping = guests::guest("loop").wasm;

@@ -26,7 +26,7 @@ use crate::message::{
     Answered, CallError, Delivery, ErrorKind, HeaderValue, Note, Place, Reason, Reply, Request,
     Settlement,
 };
-use crate::plugins::{Invocation, Plugins, leave};
+use crate::plugins::{Invocation, Plugin, Plugins, leave};
 use crate::telemetry::Telemetry;
 use crate::wire;
 use admit::{Line, Refused, Slots};
@@ -357,14 +357,9 @@ impl Dispatcher {
             Err(_) if alone && self.is_left(delivery).await => return None,
             Err(error) => return unrouted(error),
         };
-        let refuse_with = |error| {
-            let answered = Answered { outcome: Err(error), plugin: Some(plugin.id().clone()) };
-            self.telemetry.answered(&answered, None);
-            Some(answered)
-        };
-        let refuse = |kind, text| refuse_with(CallError::new(kind, text));
+        let refuse = |kind, text| self.not_begun(&plugin, CallError::new(kind, text));
         if let Some(resting) = plugin.resting() {
-            return refuse_with(resting);
+            return self.not_begun(&plugin, resting);
         }
         let once = plugin.on_redelivery() == OnRedelivery::Refuse;
         if delivery.redelivered && once {
@@ -396,12 +391,7 @@ impl Dispatcher {
         let slot = match self.slots.admit(&plugin, line, deadline.at(), stopping).await {
             Ok(slot) => slot,
             Err(Refused::Stopping) => return None,
-            Err(Refused::Late) => {
-                return refuse(
-                    ErrorKind::DeadlineExceeded,
-                    format!("the deadline passed before `{method}` was started"),
-                );
-            }
+            Err(Refused::Late) => return self.not_begun(&plugin, too_late(&method)),
             Err(Refused::Full(waiting)) => {
                 return refuse(
                     ErrorKind::Overloaded,
@@ -431,6 +421,10 @@ impl Dispatcher {
         // while this one is on its way.
         plugin.leave_unless_short(slot.leaves_others()).await;
         let started = Instant::now();
+        // Those who have left stand in a line again.
+        if deadline.at().is_some_and(|deadline| deadline <= started) {
+            return self.not_begun(&plugin, too_late(&method));
+        }
         let own = started + plugin.timeout();
         let deadline = deadline.at().map_or(own, |asked| asked.min(own));
         let invocation = Invocation::of(delivery, &method, &request.arguments, deadline);
@@ -452,6 +446,13 @@ impl Dispatcher {
         if let Some(key) = key.filter(|_| !unwanted) {
             self.repeats.remember(key, &answered);
         }
+        Some(answered)
+    }
+
+    /// The answer to a call that its plugin never sees.
+    fn not_begun(&self, plugin: &Plugin, error: CallError) -> Option<Answered> {
+        let answered = Answered { outcome: Err(error), plugin: Some(plugin.id().clone()) };
+        self.telemetry.answered(&answered, None);
         Some(answered)
     }
 
@@ -494,6 +495,11 @@ impl Dispatcher {
         self.telemetry.published(published);
         published
     }
+}
+
+fn too_late(method: &str) -> CallError {
+    let text = format!("the deadline passed before `{method}` was started");
+    CallError::new(ErrorKind::DeadlineExceeded, text)
 }
 
 /// What every log line of the host about a request carries; those of guests have it
