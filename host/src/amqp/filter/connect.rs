@@ -48,7 +48,11 @@ pub(crate) async fn connect(
     let plain = Runtime::new(tokio);
     let past = bypass.clone();
     let stream = async move |uri: AMQPUri, _| {
-        let stream = uri.connect_with_config_async(tls.as_ref(), &plain).await?;
+        // Some brokers, or what stands before them, accept a connection and then say nothing.
+        let stream = tokio::select! {
+            stream = uri.connect_with_config_async(tls.as_ref(), &plain) => stream?,
+            () = cut.cancelled() => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        };
         Ok(AsyncTcpStream::Plain(pump::start(stream, past.clone(), cut.clone())))
     };
     Ok((Connection::connector(uri, filtering, stream, properties).await?, bypass))
