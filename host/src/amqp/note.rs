@@ -31,9 +31,9 @@ const COPIED_TO: [&str; 2] = ["CC", "BCC"];
 /// Properties that are written into the note, if they are no text.
 const REPLACED: [filter::Property; 2] = [filter::Property::Expiration, filter::Property::UserId];
 
-/// Bytes of a header frame that are not the sender's headers: the frame
-/// itself, the other properties (at most ten short strings), and the note.
-const BESIDE_HEADERS: usize = 8 * 1024;
+/// Bytes of a header frame that are neither headers nor texts: the frame itself, class, sizes,
+/// flags, and the properties that are numbers.
+const BESIDE_TEXTS: usize = 64;
 
 /// Longest text in a note, in bytes, so that it stays below what is left for it.
 const MOST_TEXT: usize = 1024;
@@ -63,6 +63,24 @@ pub(super) fn put(
     user: &str,
     frame: usize,
 ) -> BasicProperties {
+    let whole = put_with(original, delivery, queue, note, user, true);
+    let mut theirs = original.headers().iter().flat_map(FieldTable::inner);
+    if size(&whole) <= frame || theirs.all(|(name, _)| filter::is_reserved(name.as_str())) {
+        return whole;
+    }
+    // One that fills a frame has no room for a note. Ids and addresses matter more.
+    put_with(original, delivery, queue, note, user, false)
+}
+
+/// The same, with the sender's headers or without them.
+fn put_with(
+    original: &BasicProperties,
+    delivery: &Delivery,
+    queue: &str,
+    note: &Note,
+    user: &str,
+    with_headers: bool,
+) -> BasicProperties {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut detail = note.detail.clone();
     let mut headers = travelling(original);
@@ -72,11 +90,8 @@ pub(super) fn put(
         .filter_map(|(name, header)| Some((name, theirs(header)?)))
         .collect();
     let mut unreadable = filter::headers_lost(original).map(str::to_owned);
-    let size =
-        table_size(&headers) + kept.iter().map(|(_, value)| value_size(value)).sum::<usize>();
-    if size + BESIDE_HEADERS > frame {
-        // One that fills a frame has no room for a note. Ids and addresses
-        // matter more; it must not run as if it had had no headers.
+    if !with_headers {
+        // It must not run as if it had had none.
         headers = reserved(&headers);
         kept.clear();
         unreadable = Some("they leave no room for what a host writes beside them".to_owned());
@@ -264,6 +279,31 @@ fn reserved(from: &FieldTable) -> FieldTable {
     headers
 }
 
+/// Bytes of the header frame of a message with these properties, at most.
+fn size(properties: &BasicProperties) -> usize {
+    let texts = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.expiration(),
+        properties.message_id(),
+        properties.kind(),
+        properties.user_id(),
+        properties.app_id(),
+        properties.cluster_id(),
+    ];
+    let length = |text: &Option<ShortString>| text.as_ref().map_or(0, |text| text.as_str().len());
+    let texts: usize = texts.into_iter().map(|text| 1 + length(text)).sum();
+    let headers = properties.headers().as_ref();
+    // What is one of the texts on the wire, in place of what is there of it.
+    let replacing = |headers: &FieldTable| {
+        let all = headers.inner().iter().filter(|(name, _)| filter::is_reserved(name.as_str()));
+        all.map(|(_, value)| value_size(value)).sum::<usize>()
+    };
+    BESIDE_TEXTS + texts + headers.map_or(4, |headers| table_size(headers) + replacing(headers))
+}
+
 /// Bytes that a table takes on the wire, at most.
 fn table_size(table: &FieldTable) -> usize {
     4 + table
@@ -409,7 +449,7 @@ mod tests {
         use filter::Property;
         let of = |length: usize| (0..length).map(|n| (n * 7 + 128) as u8).collect::<Vec<u8>>();
         for length in [1, 16, 220, 221, 254, 255] {
-            for large in [0, FRAME - 2048] {
+            for large in [0, FRAME - 200] {
                 let mut headers = FieldTable::default();
                 if large > 0 {
                     headers.insert("large".into(), text(&"x".repeat(large)));
@@ -457,7 +497,7 @@ mod tests {
     #[test]
     fn headers_that_leave_no_room_for_a_note_are_left_out() {
         let mut headers = FieldTable::default();
-        headers.insert("large".into(), text(&"x".repeat(FRAME - 2048)));
+        headers.insert("large".into(), text(&"x".repeat(FRAME - 200)));
         let put = put_note(&everything().with_headers(headers), 1);
         assert!(table_size(put.headers().as_ref().unwrap()) < 4096);
         let (back, read) = take(&put, "us");
@@ -465,6 +505,17 @@ mod tests {
         assert_eq!(back.headers().as_ref().unwrap().inner().len(), 1);
         assert_eq!(back.reply_to(), &Some("r".into()));
         assert!(read.unwrap().detail.ends_with("too large to be kept"));
+    }
+
+    #[test]
+    fn the_smallest_frames_have_room_for_a_note() {
+        let mut headers = FieldTable::default();
+        headers.insert("mine".into(), text(&"x".repeat(500)));
+        for original in [BasicProperties::default(), everything().with_headers(headers)] {
+            let put = put(&original, &delivery(&original), "q", &note(1), "us", 4096);
+            assert!(size(&put) <= 4096);
+            assert_eq!(take(&put, "us").0, original);
+        }
     }
 
     #[test]
