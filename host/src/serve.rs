@@ -351,6 +351,10 @@ impl Host {
                         }
                         sessions.refused(error).await?;
                     }
+                    End::WornOut => {
+                        queues.dismiss();
+                        telemetry.session_lost("its connection has no channel left");
+                    }
                     End::Stop => {
                         queues.drain(&signals.quit).await;
                         drop((queues, context));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use rpchost::private_broker::PrivateBroker;
@@ -109,6 +109,43 @@ async fn a_permission_that_vanishes_keeps_requests_until_it_is_back() {
     assert_eq!(reply.expect("an answer").unwrap().data, b"hello");
     until("the return", Duration::from_secs(10), || async { host.get("/readyz").0 == 200 }).await;
     assert!(!host.log().contains("canary-7531"), "a password in the log");
+    drop(host);
+    broker.remove().await.unwrap();
+}
+
+/// A channel that the broker closes costs its number, of which there are few here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_could_not_be_consumed_for_long_is_consumed_again() {
+    let broker = PrivateBroker::start().await.unwrap();
+    broker.ctl(&["eval", "application:set_env(rabbit, channel_max, 32)."]).await.unwrap();
+    let url = broker.amqp_url();
+    let (good, bad) = (unique("good"), unique("bad"));
+    broker.ctl(&["add_user", "host", "canary-7531"]).await.unwrap();
+    let allow = ["set_permissions", "host", ".*", ".*", ".*"];
+    broker.ctl(&allow).await.unwrap();
+    let as_host = url.replace("guest:guest@", "host:canary-7531@");
+    let file = format!("[[listener]]\nqueue = '{good}'\n[[listener]]\nqueue = '{bad}'\n");
+    let hello = guests::guest("hello").wasm;
+    let host = Host::start(&Options::in_file(&as_host, &file), &[("hello", &hello)]);
+    let channel = channel(&url).await;
+    let ask = async |queue: &str| call(&channel, queue, BasicProperties::default(), b"").await.data;
+    assert_eq!((ask(&good).await, ask(&bad).await), (b"hello".to_vec(), b"hello".to_vec()));
+    // From now on it may make the queue, and not read it.
+    let some = format!("^{good}");
+    broker.ctl(&["set_permissions", "host", ".*", ".*", &some]).await.unwrap();
+    channel.queue_delete(bad.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    // The first ends at the first refusal; the second for want of channels, as would the third.
+    until("two other connections", Duration::from_secs(60), || async {
+        assert_eq!(ask(&good).await, b"hello");
+        host.metric("rpchost_sessions_total{event=\"lost\"}") >= 3.0
+    })
+    .await;
+    broker.ctl(&allow).await.unwrap();
+    until("the queue", Duration::from_secs(20), || async {
+        host.metric("rpchost_queues_waiting") == 0.0
+    })
+    .await;
+    assert_eq!((ask(&good).await, ask(&bad).await), (b"hello".to_vec(), b"hello".to_vec()));
     drop(host);
     broker.remove().await.unwrap();
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub(super) struct Connected {
     connection: Connection,
     bypass: filter::Bypass,
     cut: CancellationToken,
+    /// No channel could be had.
+    worn: CancellationToken,
 }
 
 /// How long a confirm was waited for.
@@ -68,6 +70,24 @@ impl Connected {
             0 => 131_072,
             most => usize::try_from(most).unwrap_or(usize::MAX),
         }
+    }
+
+    /// A new channel, for as long as there is one.
+    ///
+    /// lapin never again uses the number of a channel that the broker has closed, as over each look
+    /// at a queue that is not there: when its turn comes, it returns the error of then. There are
+    /// about 2,000 numbers.
+    pub(super) async fn create_channel(&self) -> lapin::Result<Channel> {
+        let created = self.connection.create_channel().await;
+        if created.is_err() {
+            self.worn.cancel();
+        }
+        created
+    }
+
+    /// Resolves once a channel could not be had: others cannot either, then or soon.
+    pub(super) async fn worn_out(&self) {
+        self.worn.cancelled().await;
     }
 
     /// Closes the socket, whoever else still holds the connection.
@@ -252,7 +272,7 @@ impl Connector {
         let connecting = filter::connect(uri, properties, self.tls.clone(), cut.clone());
         let (connection, bypass) = within(self.timeout, url, connecting).await?;
         given_up.disarm();
-        Ok(Connected { connection, bypass, cut })
+        Ok(Connected { connection, bypass, cut, worn: CancellationToken::new() })
     }
 
     /// How long to wait before attempt `attempt`, from 1: at once for the first

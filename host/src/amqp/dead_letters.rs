@@ -13,10 +13,11 @@ use lapin::options::{
 };
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::connect::Connected;
 use super::consumer::Deliveries;
 use super::convert::{self, Origin, short};
 use super::own_queues::{self, Beyond};
@@ -45,7 +46,7 @@ fn dead(queue: &str) -> String {
 
 /// Makes the exchange and the queue for what is taken out of `queue`; whether
 /// the broker lets us.
-pub(super) async fn make(connection: &Connection, queue: &QueueConfig) -> lapin::Result<bool> {
+pub(super) async fn make(connection: &Connected, queue: &QueueConfig) -> lapin::Result<bool> {
     if queue.args.iter().any(|(name, _)| name == "x-dead-letter-exchange") {
         // The operator has made one.
         return Ok(false);
@@ -110,7 +111,7 @@ pub(super) fn add_arguments(queue: &QueueConfig, arguments: &mut FieldTable) {
 }
 
 /// Whether what is taken out of the queue comes to the hosts.
-async fn is_ours(connection: &Connection, queue: &str) -> lapin::Result<bool> {
+async fn is_ours(connection: &Connected, queue: &str) -> lapin::Result<bool> {
     let channel = connection.create_channel().await?;
     let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
     let (name, none) = (exchange(queue), FieldTable::default());

@@ -1,12 +1,12 @@
 //! Queues that belong to a request queue and are the hosts' own: made when they
 //! are needed, used as they are where they exist.
 
-use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use tracing::info;
 
+use super::connect::Connected;
 use super::convert::short;
 use super::topology::{close, is_soft};
 use crate::config::QueueKind;
@@ -32,7 +32,7 @@ pub(super) enum Beyond {
 
 /// Makes sure that the queue exists; `kind` is that of the request queue.
 pub(super) async fn ensure(
-    connection: &Connection,
+    connection: &Connected,
     name: &str,
     kind: QueueKind,
     beyond: Beyond,
@@ -47,7 +47,7 @@ pub(super) async fn ensure(
 
 /// Makes sure that a queue exists which callers consume: one that is made is
 /// durable, and nothing else is said of it.
-pub(super) async fn ensure_plain(connection: &Connection, name: &str) -> lapin::Result<()> {
+pub(super) async fn ensure_plain(connection: &Connected, name: &str) -> lapin::Result<()> {
     if exists(connection, name).await?.is_none() {
         declare(connection, name, FieldTable::default()).await?;
         info!(queue = name, "queue for replies created");
@@ -56,7 +56,7 @@ pub(super) async fn ensure_plain(connection: &Connection, name: &str) -> lapin::
 }
 
 /// Messages that wait in a queue; `None` if there is none of that name.
-pub(super) async fn exists(connection: &Connection, name: &str) -> lapin::Result<Option<u32>> {
+pub(super) async fn exists(connection: &Connected, name: &str) -> lapin::Result<Option<u32>> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let name = short(name).unwrap_or_default();
@@ -70,7 +70,7 @@ pub(super) async fn exists(connection: &Connection, name: &str) -> lapin::Result
     }
 }
 
-async fn declare(connection: &Connection, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+async fn declare(connection: &Connected, name: &str, arguments: FieldTable) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(short(name).unwrap_or_default(), durable, arguments).await?;

@@ -153,6 +153,11 @@ impl Session {
         }
     }
 
+    /// Resolves when no more queues can be consumed over the connection for requests, which lives.
+    pub async fn worn_out(&self) {
+        self.connection.worn_out().await;
+    }
+
     /// Cancelled when the session was given up.
     pub(super) fn over(&self) -> &CancellationToken {
         &self.over

@@ -4,9 +4,10 @@
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{Channel, Connection, ErrorKind};
+use lapin::{Channel, ErrorKind};
 use tracing::{debug, info, warn};
 
+use super::connect::Connected;
 use super::convert::short;
 use super::{dead_letters, own_queues};
 use crate::config::{
@@ -17,7 +18,7 @@ use crate::config::{
 /// queue for replies is there. `say_differences` compares what exists with what
 /// was asked for and says once how it differs. Returns the name of the queue.
 pub(super) async fn ensure(
-    connection: &Connection,
+    connection: &Connected,
     served: &ServedQueue,
     say_differences: bool,
 ) -> lapin::Result<String> {
@@ -48,7 +49,7 @@ pub(super) async fn ensure(
 
 /// A queue of this connection alone, which is gone when nobody consumes it any
 /// more.
-async fn declare_exclusive(connection: &Connection, queue: &QueueConfig) -> lapin::Result<String> {
+async fn declare_exclusive(connection: &Connected, queue: &QueueConfig) -> lapin::Result<String> {
     let name = format!("{}.{:0width$x}", queue.name, rand::random::<u64>(), width = RANDOM_END);
     let options = QueueDeclareOptions {
         exclusive: true,
@@ -65,7 +66,7 @@ async fn declare_exclusive(connection: &Connection, queue: &QueueConfig) -> lapi
 /// Declared passively first, on a channel of its own: a failed declaration
 /// closes the channel that asked.
 async fn ensure_exchange(
-    connection: &Connection,
+    connection: &Connected,
     exchange: &Exchange,
     say_differences: bool,
 ) -> lapin::Result<()> {
@@ -97,7 +98,7 @@ async fn ensure_exchange(
 }
 
 async fn declare_exchange(
-    connection: &Connection,
+    connection: &Connected,
     exchange: &Exchange,
     options: ExchangeDeclareOptions,
 ) -> lapin::Result<()> {
@@ -116,7 +117,7 @@ async fn declare_exchange(
 
 /// Declared passively first, like an exchange.
 async fn ensure_queue(
-    connection: &Connection,
+    connection: &Connected,
     served: &ServedQueue,
     say_differences: bool,
 ) -> lapin::Result<()> {
@@ -172,7 +173,7 @@ async fn declare(channel: &Channel, queue: &QueueConfig, dead_letters: bool) -> 
 
 /// Declares an existing queue as it was asked for, so that the broker tells
 /// the first difference; nothing changes either way.
-async fn compare(connection: &Connection, served: &ServedQueue) -> lapin::Result<()> {
+async fn compare(connection: &Connected, served: &ServedQueue) -> lapin::Result<()> {
     let queue = &served.queue;
     // As a host would make it now, or without a place for dead requests, as
     // others do: that is no difference that anybody asked for.

@@ -50,6 +50,8 @@ pub(super) enum End {
     Lost(String),
     /// The connection lives, and none of the queues can be consumed.
     NoQueue(OpenError),
+    /// The connection lives, and nothing more can be asked for over it.
+    WornOut,
 }
 
 /// What a task reports.
@@ -169,6 +171,7 @@ impl Queues {
                     return end;
                 },
                 reason = session.lost() => return End::Lost(reason),
+                () = session.worn_out() => return End::WornOut,
                 () = stop.cancelled() => return End::Stop,
             }
         }
