@@ -157,7 +157,7 @@ impl Telemetry {
             Ok(()) => "confirmed",
             Err(PublishError::Unroutable) => "unroutable",
             Err(PublishError::Undeliverable) => "undeliverable",
-            Err(PublishError::TooLarge(_)) => "too-large",
+            Err(PublishError::TooLarge(_) | PublishError::HeadersTooLarge(_)) => "too-large",
             Err(PublishError::SessionLost) => "session-lost",
         };
         self.0.replies.with_label_values(&[label]).inc();
@@ -170,6 +170,13 @@ impl Telemetry {
                 warn!(
                     "a reply is larger than the broker takes ({limit} bytes) and was answered \
                      `resource-exhausted`; raise the broker's `max_message_size`"
+                );
+            }),
+            Err(PublishError::HeadersTooLarge(limit)) => self.0.complain_of_replies(|| {
+                warn!(
+                    "the headers of a reply are larger than a frame ({limit} bytes), and it was \
+                     answered `resource-exhausted`; raise the broker's `frame_max`, and that of \
+                     the URL"
                 );
             }),
             Err(error) => debug!(?error, "a reply reached nobody"),

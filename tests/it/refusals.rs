@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use rpchost::private_broker::PrivateBroker;
@@ -113,6 +116,28 @@ async fn a_permission_that_vanishes_keeps_requests_until_it_is_back() {
     broker.remove().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_larger_than_a_frame_are_answered_as_such() {
+    let broker = broker::shared().await;
+    let queue = unique("large-headers");
+    let url = format!("{}?frame_max=8192", broker.amqp_url());
+    let guests = ["large-header", "hello"].map(|name| (name, guests::guest(name).wasm));
+    let plugins: Vec<_> = guests.iter().map(|(name, wasm)| (*name, wasm.as_slice())).collect();
+    let host = Host::start(&Options::new(&url, &queue), &plugins);
+    let channel = channel(&broker.amqp_url()).await;
+    let kind = |name: &str| BasicProperties::default().with_type(name.into());
+    for _ in 0..3 {
+        let reply = call(&channel, &queue, kind("large-header"), b"").await;
+        assert_eq!(header(&reply, "rpchost-status").as_deref(), Some("resource-exhausted"));
+        let said: Value = serde_json::from_slice(&reply.data).unwrap();
+        let text = "the headers of the result are larger than the broker takes, 8192 bytes";
+        assert_eq!(said["error"]["message"], text, "{said}");
+        assert_eq!(call(&channel, &queue, kind("hello"), b"").await.data, b"hello");
+    }
+    assert_eq!(host.metric("rpchost_sessions_total{event=\"replies-lost\"}"), 0.0);
+    assert_eq!(host.metric("rpchost_replies_total{result=\"too-large\"}"), 3.0);
+}
+
 /// A channel that the broker closes costs its number, of which there are few here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_could_not_be_consumed_for_long_is_consumed_again() {
@@ -146,6 +171,73 @@ async fn a_queue_that_could_not_be_consumed_for_long_is_consumed_again() {
     })
     .await;
     assert_eq!((ask(&good).await, ask(&bad).await), (b"hello".to_vec(), b"hello".to_vec()));
+    drop(host);
+    broker.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_may_not_be_published_keeps_no_other_waiting() {
+    let broker = PrivateBroker::start().await.unwrap();
+    let url = broker.amqp_url();
+    let (queue, open, closed) = (unique("nameko"), unique("open"), unique("closed"));
+    broker.ctl(&["add_user", "host", "canary-7531"]).await.unwrap();
+    let may = format!("^(amq\\.default|{open}|{queue}.*)$");
+    broker.ctl(&["set_permissions", "host", ".*", &may, ".*"]).await.unwrap();
+    let as_host = url.replace("guest:guest@", "host:canary-7531@");
+    let hello = guests::guest("hello").wasm;
+    let options = Options::new(&as_host, &queue).args(&["--dialect", "nameko"]);
+    let host = Host::start(&options, &[("hello", &hello)]);
+    let channel = channel(&url).await;
+    let none = FieldTable::default;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let replies = channel.queue_declare("".into(), exclusive, none()).await.unwrap();
+    let replies = replies.name().clone();
+    for exchange in [&open, &closed] {
+        let (exchange, bind) = (exchange.as_str(), QueueBindOptions::default);
+        let options = ExchangeDeclareOptions::default();
+        channel
+            .exchange_declare(exchange.into(), lapin::ExchangeKind::Direct, options, none())
+            .await
+            .unwrap();
+        let request = queue.as_str().into();
+        let key = "hello.greet".into();
+        channel.queue_bind(request, exchange.into(), key, bind(), none()).await.unwrap();
+        let key = replies.clone();
+        channel.queue_bind(key.clone(), exchange.into(), key, bind(), none()).await.unwrap();
+    }
+    let ask = async |exchange: &str, id: &str| {
+        let asked = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_reply_to(replies.clone())
+            .with_correlation_id(id.into());
+        let (options, body) = (BasicPublishOptions::default(), br#"{"args":[],"kwargs":{}}"#);
+        let key = "hello.greet".into();
+        let sent = channel.basic_publish(exchange.into(), key, options, body, asked).await;
+        sent.unwrap().await.unwrap();
+    };
+    let answer = async || {
+        let got = channel.basic_get(replies.clone(), BasicGetOptions { no_ack: true }).await;
+        got.unwrap().and_then(|answer| answer.properties.correlation_id().clone())
+    };
+    ask(&closed, "never").await;
+    until("the refusal", Duration::from_secs(10), || async {
+        host.metric("rpchost_sessions_total{event=\"replies-refused\"}") > 0.0
+    })
+    .await;
+    for id in ["one", "two", "three"] {
+        ask(&open, id).await;
+        until("an answer", Duration::from_secs(5), || async {
+            answer().await.is_some_and(|answer| answer.as_str() == id)
+        })
+        .await;
+    }
+    // What may not be answered is kept.
+    until("its end", Duration::from_secs(40), || async {
+        host.metric("rpchost_replies_total{result=\"undeliverable\"}") == 1.0
+    })
+    .await;
+    until("the return", Duration::from_secs(10), || async { host.get("/readyz").0 == 200 }).await;
+    assert!(!host.log().contains("canary-7531"), "a password in the log");
     drop(host);
     broker.remove().await.unwrap();
 }

@@ -27,6 +27,15 @@ pub(super) struct Confirmed {
     pub(super) returned: bool,
 }
 
+/// Why a message cannot be published at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsendable {
+    /// The address or an id is longer than it can be.
+    Address,
+    /// The headers have more bytes than this, the largest frame.
+    Headers(u64),
+}
+
 /// Publishes on a channel in confirm mode, which is used for nothing else.
 #[derive(Debug)]
 pub(super) struct Confirms {
@@ -74,29 +83,35 @@ impl Confirms {
     }
 
     /// Publishes, and waits for the broker's confirm, with a limit while the broker takes any.
-    /// `None` where the address or an id is longer than it can be.
     ///
     /// # Errors
     ///
-    /// When channel or connection are lost, or no confirm comes.
-    pub(super) async fn publish(&self, reply: &Reply) -> Option<lapin::Result<Confirmed>> {
+    /// When nothing was published; within, when channel or connection are lost, or no confirm comes.
+    pub(super) async fn publish(
+        &self,
+        reply: &Reply,
+    ) -> Result<lapin::Result<Confirmed>, Unsendable> {
         let told = {
             let mut waiting = lock(&self.waiting);
             if let Some(error) = &waiting.lost {
-                return Some(Err(error.clone()));
+                return Ok(Err(error.clone()));
             }
             let id = format!("{}{}", self.prefix, waiting.next());
-            let message = convert::message(reply, &id)?;
+            let message = convert::message(reply, &id).ok_or(Unsendable::Address)?;
             let (key, frame_max) = (self.key, self.frame_max);
+            let mut fits = true;
+            let put = |out: &mut _| fits = put_publish(out, key.number, frame_max, &message);
             // What is not written, because the channel is closed, is soon told why.
-            let _written =
-                self.bypass.write(key, |out| put_publish(out, key.number, frame_max, &message));
+            let _written = self.bypass.write(key, put);
+            if !fits {
+                return Err(Unsendable::Headers(frame_max as u64));
+            }
             let (tell, told) = oneshot::channel();
             let waiter = Waiter { tell, waited: Patience::default(), returned: false };
             waiting.line.push_back(Some(waiter));
             told
         };
-        Some(told.await.unwrap_or_else(|_| Err(gone())))
+        Ok(told.await.unwrap_or_else(|_| Err(gone())))
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -18,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::confirms::{Confirmed, Confirms};
+use super::confirms::{Confirmed, Confirms, Unsendable};
 use super::connect::{Connected, Connector, OpenError, within};
 use super::refusals::Refusals;
 use super::reply_nodes::{ReplyNodes, Route};
@@ -36,6 +37,10 @@ const ALONE_DIRECT: u32 = 2;
 /// The same for a reply to an ordinary queue, which is rarely to blame: a node that
 /// is about to stop closes connections, too, and is asked again for a second and a half.
 const ALONE: u32 = 6;
+
+/// How often a reply is tried that may not be published, while others are taken: for about ten
+/// seconds, which is longer than an operator takes for two commands.
+const FORBIDDEN: u32 = 15;
 
 /// After so many refusals another connection is tried: RabbitMQ 3.10 refuses for a
 /// channel what it cannot pass to the leader that the channel knew first.
@@ -58,6 +63,8 @@ pub(super) struct Replies {
     alone: Mutex<Option<Arc<Link>>>,
     nodes: ReplyNodes,
     refusals: Refusals,
+    /// How many were taken.
+    through: AtomicU64,
     /// Held by who opens a connection in place of one that works.
     replacing: Mutex<()>,
     size: ReplySize,
@@ -77,6 +84,7 @@ enum Attempt {
     Confirmed,
     Returned,
     Refused,
+    HeadersTooLarge(u64),
     Lost(lapin::Error),
 }
 
@@ -97,6 +105,7 @@ impl Replies {
             alone: Mutex::new(None),
             nodes: ReplyNodes::default(),
             refusals: Refusals::default(),
+            through: AtomicU64::new(0),
             replacing: Mutex::default(),
             size: ReplySize::default(),
         });
@@ -130,12 +139,11 @@ impl Replies {
             match self.attempt(&link, reply).await {
                 Attempt::Confirmed => {
                     self.refusals.over(reply, offers);
-                    if let Some(node) = reply.direct_node {
-                        self.nodes.tried(node, false, Instant::now());
-                    }
+                    self.tried(reply, false);
                     return Ok(());
                 }
                 Attempt::Returned => return Err(PublishError::Unroutable),
+                Attempt::HeadersTooLarge(most) => return Err(PublishError::HeadersTooLarge(most)),
                 Attempt::Refused => {
                     offers += 1;
                     self.refusals.wait(reply, offers).await?;
@@ -152,72 +160,45 @@ impl Replies {
         }
     }
 
-    /// Sends one suspect on a connection that it can close without harm.
+    /// Sends one suspect on a connection that it can close without harm. Others have their turn
+    /// between its attempts.
     async fn publish_alone(self: &Arc<Self>, reply: &Reply) -> Result<(), PublishError> {
-        let mut alone = self.alone.lock().await;
-        // Another one may have failed while this one waited.
-        self.fits(reply)?;
-        if let Some(node) = reply.direct_node
-            && self.nodes.route(node, Instant::now()) == Route::Nowhere
-        {
-            return Err(PublishError::Undeliverable);
-        }
-        let published = self.publish_on(&mut alone, reply).await;
-        if let Some(node) = reply.direct_node {
-            match published {
-                Ok(()) => self.nodes.tried(node, false, Instant::now()),
-                Err(PublishError::Undeliverable) => self.nodes.tried(node, true, Instant::now()),
-                // Says nothing of the node.
-                Err(_) => {}
-            }
-        }
-        published
-    }
-
-    async fn publish_on(
-        self: &Arc<Self>,
-        alone: &mut Option<Arc<Link>>,
-        reply: &Reply,
-    ) -> Result<(), PublishError> {
         let mut reply = Cow::Borrowed(reply);
-        let mut blamed = 0;
-        let mut offers = 0;
-        let mut lost = 0;
-        let mut _refused = None;
+        let (mut offers, mut blamed, mut lost, mut forbidden) = (0, 0, 0, 0);
+        let through = self.through.load(Ordering::Relaxed);
+        let mut _forbidden = None;
         loop {
-            let link = match alone.take() {
-                Some(link) => link,
-                None => self.reconnect("suspects").await,
-            };
-            match self.attempt(&link, &reply).await {
+            match self.attempt_alone(&reply, offers).await? {
                 Attempt::Confirmed => {
-                    *alone = Some(link);
                     self.refusals.over(&reply, offers);
                     self.size.taken(reply.body.len());
+                    self.tried(&reply, false);
                     return Ok(());
                 }
-                Attempt::Returned => {
-                    *alone = Some(link);
-                    return Err(PublishError::Unroutable);
-                }
+                Attempt::Returned => return Err(PublishError::Unroutable),
+                Attempt::HeadersTooLarge(most) => return Err(PublishError::HeadersTooLarge(most)),
                 Attempt::Refused => {
                     offers += 1;
-                    if !offers.is_multiple_of(STALE) {
-                        *alone = Some(link);
-                    }
                     self.refusals.wait(&reply, offers).await?;
                 }
                 Attempt::Lost(error) => {
                     self.size.learn_from(&error, Instant::now());
                     self.fits(&reply)?;
                     if is_refusal(&error) {
-                        // Not this reply's fault: none can be sent until
+                        forbidden += 1;
+                        // Where others get through it is this exchange, or this key, that may not
+                        // be published to. Else it is no reply's fault: none can be sent until
                         // somebody gives the permission back.
-                        _refused = Some(self.telemetry.replies_refused(&error.to_string()));
+                        if forbidden >= FORBIDDEN && self.through.load(Ordering::Relaxed) > through
+                        {
+                            return Err(PublishError::Undeliverable);
+                        }
+                        _forbidden = Some(self.telemetry.replies_refused(&error.to_string()));
                     } else if is_answer(&error) {
                         blamed += 1;
                         let most = if reply.direct_node.is_some() { ALONE_DIRECT } else { ALONE };
                         if blamed == most {
+                            self.tried(&reply, true);
                             return Err(PublishError::Undeliverable);
                         }
                     }
@@ -229,15 +210,56 @@ impl Replies {
         }
     }
 
+    /// One attempt of a suspect that was refused `offers` times.
+    async fn attempt_alone(
+        self: &Arc<Self>,
+        reply: &Reply,
+        offers: u32,
+    ) -> Result<Attempt, PublishError> {
+        let mut alone = self.alone.lock().await;
+        // Another one may have failed while this one waited.
+        self.fits(reply)?;
+        if let Some(node) = reply.direct_node
+            && self.nodes.route(node, Instant::now()) == Route::Nowhere
+        {
+            return Err(PublishError::Undeliverable);
+        }
+        let link = match alone.take() {
+            Some(link) => link,
+            None => self.reconnect("suspects").await,
+        };
+        let attempt = self.attempt(&link, reply).await;
+        let is_worn = match attempt {
+            Attempt::Lost(_) => true,
+            Attempt::Refused => (offers + 1).is_multiple_of(STALE),
+            _ => false,
+        };
+        *alone = (!is_worn).then_some(link);
+        Ok(attempt)
+    }
+
+    /// Notes what a direct reply says about its caller's node.
+    fn tried(&self, reply: &Reply, failed: bool) {
+        if let Some(node) = reply.direct_node {
+            self.nodes.tried(node, failed, Instant::now());
+        }
+    }
+
     async fn attempt(&self, link: &Link, reply: &Reply) -> Attempt {
         let said = link.confirms.publish(reply).await;
         #[cfg(test)]
         let said = said.map(super::broken::judge);
         match said {
-            None | Some(Ok(Confirmed { returned: true, .. })) => Attempt::Returned,
-            Some(Err(error)) => Attempt::Lost(error),
-            Some(Ok(Confirmed { taken: false, .. })) => Attempt::Refused,
-            Some(Ok(Confirmed { taken: true, .. })) => Attempt::Confirmed,
+            Err(Unsendable::Headers(most)) => Attempt::HeadersTooLarge(most),
+            Err(Unsendable::Address) | Ok(Ok(Confirmed { returned: true, .. })) => {
+                Attempt::Returned
+            }
+            Ok(Err(error)) => Attempt::Lost(error),
+            Ok(Ok(Confirmed { taken: false, .. })) => Attempt::Refused,
+            Ok(Ok(Confirmed { taken: true, .. })) => {
+                self.through.fetch_add(1, Ordering::Relaxed);
+                Attempt::Confirmed
+            }
         }
     }
 

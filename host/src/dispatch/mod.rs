@@ -2,7 +2,7 @@
 //!
 //! [`Dispatcher::answer`] can be read from top to bottom; the rest of the room
 //! is its details. Knows no AMQP library and no WebAssembly: the broker is a
-//! two-method trait, a plugin is something that can be called.
+//! three-method trait, a plugin is something that can be called.
 
 mod admit;
 mod deadline;
@@ -76,6 +76,8 @@ pub enum PublishError {
     Undeliverable,
     /// It has more bytes than this, the broker's limit.
     TooLarge(u64),
+    /// Its headers have more bytes than this, the largest frame.
+    HeadersTooLarge(u64),
     /// The session that brought the request is lost; it is delivered again.
     SessionLost,
 }
@@ -466,8 +468,15 @@ impl Dispatcher {
         broker: &impl Broker,
     ) -> Settlement {
         let mut published = self.publish(reply, broker).await;
-        if let Err(PublishError::TooLarge(limit)) = published {
-            let text = format!("the result is larger than the broker takes, {limit} bytes");
+        let (what, limit) = match published {
+            Err(PublishError::TooLarge(limit)) => ("the result is", Some(limit)),
+            Err(PublishError::HeadersTooLarge(limit)) => {
+                ("the headers of the result are", Some(limit))
+            }
+            _ => ("", None),
+        };
+        if let Some(limit) = limit {
+            let text = format!("{what} larger than the broker takes, {limit} bytes");
             let error = CallError::new(ErrorKind::ResourceExhausted, text);
             if let Work::Answer(instead) = self.all_failed(delivery, address, &error) {
                 published = Box::pin(self.publish(instead, broker)).await;

@@ -431,14 +431,17 @@ pub(crate) struct Message<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Appends a `basic.publish` with its content, in frames of at most `frame_max` bytes.
+/// Appends a `basic.publish` with its content, in frames of at most `frame_max` bytes. False, and
+/// nothing is appended, where its headers are larger than that: they cannot be cut, and the broker
+/// would close the connection.
 pub(crate) fn put_publish(
     out: &mut Vec<u8>,
     channel: u16,
     frame_max: usize,
     message: &Message<'_>,
-) {
+) -> bool {
     let Message { exchange, routing_key, body, .. } = message;
+    let begin = out.len();
     put_frame_of(out, METHOD, channel, |out| {
         // Class, method, and two bytes that mean nothing any more.
         out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
@@ -446,14 +449,20 @@ pub(crate) fn put_publish(
         put_short(out, routing_key);
         out.push(u8::from(message.mandatory));
     });
+    let header = out.len();
     put_frame_of(out, HEADER, channel, |out| {
         out.extend_from_slice(&[0, 60, 0, 0]);
         out.extend_from_slice(&(body.len() as u64).to_be_bytes());
         put_properties(out, message);
     });
+    if out.len() - header > frame_max {
+        out.truncate(begin);
+        return false;
+    }
     for piece in body.chunks(frame_max.saturating_sub(wire::OVERHEAD).max(1)) {
         put_frame(out, BODY, channel, piece);
     }
+    true
 }
 
 fn put_properties(out: &mut Vec<u8>, message: &Message<'_>) {

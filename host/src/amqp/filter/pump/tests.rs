@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::super::bypass::{Delivered, Message, Said, put_ack, put_publish};
 use super::super::testing::{content_payload, delivery, frame, lapin_reads, long_entry};
-use super::super::wire::{BODY, HEADER, METHOD, put_frame};
+use super::super::wire::{BODY, HEADER, METHOD, first_frame, put_frame};
 use super::*;
 
 /// Gives and takes as many bytes at a time as the plan says; 0 is Pending.
@@ -408,7 +408,7 @@ async fn a_publish_is_one_that_lapin_would_have_made() {
         body: &[7; 10_000],
     };
     let mut out = Vec::new();
-    put_publish(&mut out, 5, 4096, &message);
+    assert!(put_publish(&mut out, 5, 4096, &message));
     let (mut rest, mut frames) = (out.as_slice(), Vec::new());
     while !rest.is_empty() {
         let (after, frame) = parse_frame(rest).unwrap();
@@ -444,6 +444,13 @@ async fn a_publish_is_one_that_lapin_would_have_made() {
         })
         .collect();
     assert_eq!(sizes, [4088, 4088, 1824]);
+    // Headers cannot be cut.
+    let (_, _, after) = first_frame(&out).unwrap();
+    let (header, ..) = first_frame(after).unwrap();
+    let mut before = b"before".to_vec();
+    assert!(!put_publish(&mut before, 5, header.total - 1, &message));
+    assert_eq!(before, b"before");
+    assert!(put_publish(&mut before, 5, header.total, &message));
 }
 
 proptest! {
